@@ -1,0 +1,59 @@
+/* State of the copy backend. docs/how-it-works.md has the pictures.
+ *
+ * SPDX-License-Identifier: MIT */
+#ifndef GREENLET_COPY_STATE_H
+#define GREENLET_COPY_STATE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "greenlet.h"
+#include "slices.h"
+
+#define BACKEND_NAME "copy"
+
+struct copy_region;
+
+struct backend_greenlet {
+    void *sp;       /* suspended: where the register frame stands          */
+    char *base;     /* the high end of its addresses; NULL: never started  */
+    char *slice;    /* the saved bytes [sp, sp + saved); NULL: none        */
+    greenlet *next; /* in its region's chain: the next owner above         */
+    uint32_t saved;
+    uint16_t lane;  /* from its options or its start on; or COPY_NO_LANE   */
+    uint8_t class;  /* of the slice                                        */
+    uint8_t reserved;
+};
+
+enum { COPY_NO_LANE = 0xffff };
+
+/* What a copying switch does, between its three calls from assembly. */
+struct copy_plan {
+    void *frame, *run_sp; /* struct arch_copy: first                       */
+    greenlet *from, *to;
+    struct copy_region *region; /* of `to`                                 */
+    bool dying;           /* `from` is: its bytes are not saved            */
+    bool fresh;           /* `to` starts                                   */
+    bool exchange;        /* the slice of `to` becomes the evicted one's   */
+    bool frame_saved;     /* assembly has put from's frame into its slice  */
+    bool after;
+    uint64_t moved;       /* bytes                                         */
+    char scratch[128];    /* a frame that nobody wants                     */
+};
+
+struct backend_thread {
+    struct copy_plan plan;
+    struct copy_region *lanes; /* t->lanes of them                         */
+    struct copy_region *free;  /* lanes without owner, longest unused first */
+    struct copy_region *free_last;
+    struct copy_region *busy;  /* lanes with one, likewise                 */
+    struct copy_region *busy_last;
+    struct copy_region *place; /* in place: the thread's own stack         */
+    char *place_top;           /* highest base started in place            */
+    struct slice_pool slices;
+    char *reserve;             /* slices for those who cannot fail         */
+    size_t reserve_bytes, reserve_used, reserve_out;
+    void *nowhere;             /* a dying greenlet's sp goes here          */
+};
+
+#endif

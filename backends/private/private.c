@@ -1,0 +1,108 @@
+/* The private backend: a stack for each started greenlet, switched by arch/.
+ *
+ *     high  +--------------------+
+ *           | canary, 0, primed  |  arch_prime: what the start needs
+ *           | entry's frames     |
+ *           | ...                |
+ *           | register frame     |  <- b.sp, while suspended
+ *           |  (unused)          |
+ *     low   +--------------------+
+ *           | guard              |
+ *
+ * SPDX-License-Identifier: MIT */
+#include <errno.h>
+
+#include "arch.h"
+#include "backend.h"
+
+static const size_t STACK_BYTES_MOST = (size_t)1 << 30;
+
+int backend_adopt(struct greenlet_thread *t) {
+    return stack_take(&t->b.pool, t->stack_bytes, &t->b.reserve, NULL);
+}
+
+void backend_abandon(struct greenlet_thread *t) {
+    stack_pool_destroy(&t->b.pool);
+}
+
+int backend_init(struct greenlet_thread *t, greenlet *g,
+                 const greenlet_options *o) {
+    (void)t;
+    if (o->stack_bytes > STACK_BYTES_MOST)
+        return -E2BIG;
+    g->b.stack_bytes = o->stack_bytes;
+    return 0;
+}
+
+/* Gives a new greenlet its stack. */
+static int start(struct greenlet_thread *t, greenlet *from, greenlet *to,
+                 unsigned how) {
+    struct backend_greenlet *b = &to->b;
+    size_t bytes = b->stack_bytes ? b->stack_bytes : t->stack_bytes;
+    int status = stack_take(&t->b.pool, bytes, &b->stack, NULL);
+    if (unlikely(status)) {
+        if (!(how & HOW_MUST))
+            return status;
+        if (!t->b.reserve.high)
+            core_fatal("no memory for a stack at a death", to, from);
+        b->stack = t->b.reserve;
+        t->b.reserve = (struct stack){0};
+    }
+    b->sp = arch_prime(b->stack.high, to->entry);
+    return 0;
+}
+
+/* All that a switch and an exit share; returns the image to resume. */
+static void *commit(struct greenlet_thread *t, greenlet *from, greenlet *to,
+                    unsigned how) {
+    bool after = how & HOW_AFTER;
+    core_commit(t, from, to, after);
+    core_set_near(t, to);
+    return after ? arch_push_after(to->b.sp) : to->b.sp;
+}
+
+greenlet_message backend_switch(struct greenlet_thread *t, greenlet *from,
+                                greenlet *to, greenlet_message m,
+                                unsigned how) {
+    if (core_state(to) == GREENLET_NEW) {
+        int status = start(t, from, to, how);
+        if (unlikely(status))
+            return (greenlet_message){NULL, status};
+    }
+    return arch_switch(m, &from->b.sp, commit(t, from, to, how));
+}
+
+_Noreturn void backend_exit(struct greenlet_thread *t, greenlet *dying,
+                            greenlet *to, greenlet_message m, unsigned how) {
+    if (core_state(to) == GREENLET_NEW)
+        start(t, dying, to, how);
+    void *image = commit(t, dying, to, how);
+    if (unlikely(!t->b.reserve.high && dying->b.stack_bytes <= t->stack_bytes))
+        t->b.reserve = dying->b.stack;
+    else
+        stack_give(&t->b.pool, dying->b.stack);
+    arch_switch(m, &t->b.nowhere, image);
+    __builtin_unreachable();
+}
+
+void backend_release(struct greenlet_thread *t, greenlet *g) {
+    stack_give(&t->b.pool, g->b.stack);
+}
+
+void backend_describe(const greenlet *g, greenlet_stack *out,
+                      const void **saved) {
+    out->sp = g->b.sp;
+    out->base = g->flags & CORE_MAIN ? (void *)(UINTPTR_MAX & ~(uintptr_t)63)
+                                     : g->b.stack.high;
+    out->saved_bytes = 0;
+    *saved = NULL;
+}
+
+void backend_bounds(const struct greenlet_thread *t, const greenlet *g,
+                    uintptr_t *low, uintptr_t *high, size_t *guard) {
+    (void)t;
+    bool own = g->b.stack.high != NULL;
+    *low = own ? (uintptr_t)g->b.stack.low : 0;
+    *high = own ? (uintptr_t)g->b.stack.high : UINTPTR_MAX;
+    *guard = own ? stack_guard_bytes() : 0;
+}

@@ -1,0 +1,532 @@
+/* The sigaltstack backend: each greenlet has a stack of its own, and the C
+ * library's sigsetjmp and siglongjmp switch the registers. A stack is entered
+ * for the first time by a signal whose handler runs on it as the alternate
+ * signal stack; from then on it is re-entered through the jmp_buf that the
+ * handler has filled, by every greenlet that it is ever given to.
+ *
+ * A greenlet's stack:
+ *
+ *              primed             suspended            running
+ *   high  +--------------+    +--------------+    +--------------+
+ *         | struct seat: |<-+ | struct seat  |    | struct seat  |
+ *         |  point, self |  | |              |    |              |
+ *         +--------------+  | +--------------+    +--------------+
+ *         | the kernel's |  | | (dead)       |    | (dead)       |
+ *         | signal frame |  | |              |    |              |
+ *         +--------------+  | +--------------+    +--------------+
+ *         | on_signal()  |  | | on_signal()  |    | on_signal()  |
+ *    sp ->|              |  | | begin()      |    | begin()      |
+ *         +--------------+  | | entry ...    |    | entry ...    |
+ *         |              |  | | backend_hop()|    |              |<- sp
+ *         | point in the |--+ |  struct point|<-+ +--------------+
+ *         | header       | sp>|              |  | | point in the |
+ *         |              |    +--------------+  | | header is    |
+ *         |              |    | point in the |--+ | stale        |
+ *   low   +--------------+    | header       |    |              |
+ *           guard             +--------------+    +--------------+
+ *
+ * The seat is written by prime() and on_signal() when the stack is entered
+ * for the first time; it stays while the stack is in the pool. The kernel's
+ * frame (about 3 KiB on x86-64) and the seat count towards the size.
+ *
+ * The signal is SIGUSR2, or that of GREENLET_SIGNAL. While it is ours, for
+ * some microseconds at a time, others may get it that is not meant for us;
+ * see on_signal(). A standard signal sent to the very thread in the moment
+ * in which ours is pending merges with ours, as standard signals do: who
+ * needs each of these chooses a real-time signal for us.
+ *
+ * SPDX-License-Identifier: MIT */
+
+/* A fortified siglongjmp is __longjmp_chk, which takes a jump to a higher
+ * address for one into a frame that is gone. Before the first header. */
+#undef _FORTIFY_SOURCE
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE /* syscall */
+#endif
+
+#include <errno.h>
+#include <pthread.h>
+#include <sched.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <ucontext.h>
+#include <unistd.h>
+
+#include "backend.h"
+
+/* The main greenlet's base: a thread's own stack has none that we know. */
+#define MAIN_BASE ((char *)(UINTPTR_MAX & ~(uintptr_t)63))
+
+static const size_t STACK_BYTES_MAX = (size_t)1 << 30;
+
+/* Where a greenlet goes on. */
+struct point {
+    sigjmp_buf env; /* has no signal mask */
+    void *sp;       /* env's is not readable; at most some words below it */
+};
+
+/* At the top of each stack. */
+struct seat {
+    struct point point; /* on_signal(), on this stack */
+    struct seat *self;  /* the point is valid         */
+};
+
+static size_t size_of(struct stack s) { return (size_t)(s.high - s.low); }
+
+static struct seat *seat_of(struct stack s) {
+    return (struct seat *)(((uintptr_t)s.high - sizeof(struct seat)) &
+                           ~(uintptr_t)63);
+}
+
+/* ---- Switching -------------------------------------------------------- */
+
+static void leave(struct greenlet_thread *t, greenlet_message m, bool after) {
+    t->mail = m;
+    t->mail_after = after;
+}
+
+/* Takes the message, on the stack of the greenlet that it is for. */
+static greenlet_message arrive(void) {
+    const struct greenlet_thread *t = core_self;
+    greenlet_message m = t->mail;
+    return t->mail_after ? core_after(m) : m;
+}
+
+/* An address just below the caller's frame, whatever the CPU. */
+static __attribute__((noinline)) void *below(void) {
+    return __builtin_frame_address(0);
+}
+
+/* No local is changed between sigsetjmp and its second return. */
+greenlet_message backend_hop(greenlet_message m, greenlet *from, greenlet *to,
+                             bool after) {
+    struct point here;
+    leave(core_self, m, after);
+    here.sp = below();
+    from->b.point = &here;
+    if (sigsetjmp(here.env, 0) == 0)
+        siglongjmp(to->b.point->env, 1);
+    return arrive();
+}
+
+/* Where unwinders end: they must not go on to on_signal() and from there to
+ * the place that the signal interrupted, which is history. */
+#if !defined(__GCC_HAVE_DWARF2_CFI_ASM)
+#define END_OF_STACK ((void)0)
+#elif defined(__x86_64__)
+#define END_OF_STACK __asm__ volatile(".cfi_undefined rip")
+#elif defined(__i386__)
+#define END_OF_STACK __asm__ volatile(".cfi_undefined eip")
+#elif defined(__aarch64__)
+#define END_OF_STACK __asm__ volatile(".cfi_undefined x30")
+#elif defined(__riscv)
+#define END_OF_STACK __asm__ volatile(".cfi_undefined ra")
+#elif defined(__powerpc64__)
+#define END_OF_STACK __asm__ volatile(".cfi_undefined lr")
+#elif defined(__s390x__)
+#define END_OF_STACK __asm__ volatile(".cfi_undefined %r14")
+#elif defined(__loongarch__)
+#define END_OF_STACK __asm__ volatile(".cfi_undefined 1")
+#else
+#define END_OF_STACK ((void)0)
+#endif
+
+static __attribute__((noinline)) void run(void) {
+    greenlet_message m = arrive();
+    core_finish(core_self->current->entry(m.value));
+}
+
+static _Noreturn __attribute__((noinline)) void begin(void) {
+    END_OF_STACK;
+    run();
+    __builtin_unreachable();
+}
+
+/* ---- The signal ------------------------------------------------------- */
+
+/* One priming, on the stack of the thread that does it. */
+struct request {
+    struct seat *seat;
+    char *low;
+    int signal;
+    bool plain;   /* sent without our cookie, which is this address     */
+    bool heard;   /* on_signal: it has run                              */
+    bool done;    /* on_signal: the seat is primed                      */
+    bool strayed; /* on_signal: ours, but not on the stack that it is to
+                   * enter                                              */
+    bool has_foreign;
+    siginfo_t foreign; /* on_signal: one that was pending, not ours      */
+};
+
+/* Guards what follows and, against ourselves, the signal's disposition. */
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static bool ready;
+static struct sigaction previous; /* the application's */
+
+static int signal_number = SIGUSR2; /* constant when `ready` */
+static size_t signal_stack_bytes;   /* what the kernel wants at least */
+
+/* Sends `info` to this thread: a real-time signal goes behind those that are
+ * pending. 0 or an errno constant. */
+static int send_info(int signal, siginfo_t *info) {
+#ifdef SYS_rt_tgsigqueueinfo
+    return syscall(SYS_rt_tgsigqueueinfo, getpid(), syscall(SYS_gettid), signal,
+                   info) == 0
+               ? 0
+               : errno;
+#else
+    (void)signal, (void)info;
+    return ENOSYS;
+#endif
+}
+
+/* Once more for the thread that has it. */
+static void send_again(int signal, siginfo_t *info) {
+    if (send_info(signal, info) != 0)
+        pthread_kill(pthread_self(), signal);
+}
+
+static int send_ours(struct request *r) {
+    siginfo_t info = {0};
+    info.si_signo = r->signal;
+    info.si_code = SI_QUEUE;
+    info.si_pid = getpid();
+    info.si_uid = getuid();
+    info.si_value.sival_ptr = r;
+    int status = send_info(r->signal, &info);
+    if (status == ENOSYS) {
+        r->plain = true;
+        status = pthread_kill(pthread_self(), r->signal);
+    }
+    return status;
+}
+
+static bool is_ours(const struct request *r, const siginfo_t *info) {
+    if (info->si_code == SI_QUEUE)
+        return info->si_value.sival_ptr == r;
+    if (info->si_code == SI_TKILL)
+        return r->plain && info->si_pid == getpid();
+    /* The kernel had no memory for what comes with a signal. (A kill() is
+     * for the whole process: it waits behind those for the thread.) */
+    return info->si_code == SI_USER && info->si_pid == 0;
+}
+
+/* nanosleep, but no cancellation point. */
+static void pause_briefly(void) {
+#ifdef SYS_nanosleep
+    const struct timespec moment = {0, 20000};
+    syscall(SYS_nanosleep, &moment, NULL);
+#else
+    sched_yield();
+#endif
+}
+
+/* Gets ours on the stack to be primed; and others':
+ *
+ * In another thread. While the handler is ours, somebody sends the signal to
+ * the process or to that thread. It is sent again, to the same thread with
+ * the same siginfo, and comes to whatever the application wants with it as
+ * soon as we are done: so its own handler, mask, flags and interrupted
+ * context are as if we had never been here. Only its delay tells.
+ *
+ * In the thread that primes. It was pending for this thread before ours. A
+ * real-time signal is queued again behind ours; a standard one, which would
+ * take the place of ours, is put by and sent again in the end. */
+static void on_signal(int signal, siginfo_t *info, void *context) {
+    struct request *r = core_self->b.request;
+    const char *here = __builtin_frame_address(0);
+    int saved = errno;
+
+    if (!r) {
+        pause_briefly();
+        send_again(signal, info);
+        errno = saved;
+        return;
+    }
+    /* One at a time: blocked again on return. */
+    sigaddset(&((ucontext_t *)context)->uc_sigmask, signal);
+    r->heard = true;
+    if (r->done || !is_ours(r, info)) {
+        if (signal >= SIGRTMIN) {
+            send_again(signal, info);
+        } else if (!r->has_foreign) {
+            r->has_foreign = true;
+            r->foreign = *info;
+        }
+        errno = saved;
+        return;
+    }
+    if (here < r->low || here >= (const char *)r->seat) {
+        r->strayed = true;
+        return;
+    }
+    r->done = true;
+    if (sigsetjmp(r->seat->point.env, 0) != 0)
+        begin();
+}
+
+/* The application's disposition gives way to ours until the signal has come.
+ * All signals are blocked but for that moment. */
+static int exchange_signal(struct request *r) {
+    struct sigaction ours = {0}, was;
+    sigset_t all, only;
+    bool sent = false;
+    int status = 0;
+
+    ours.sa_sigaction = on_signal;
+    sigfillset(&ours.sa_mask);
+    sigfillset(&all);
+    sigemptyset(&only);
+    sigaddset(&only, r->signal);
+    for (int idle = 0; !r->done && status == 0; idle++) {
+        /* Whoever else gets it now shall not see a call of his end, or go
+         * on, because the handler was ours. */
+        sigaction(r->signal, NULL, &was);
+        bool handled = was.sa_handler != SIG_DFL && was.sa_handler != SIG_IGN;
+        ours.sa_flags = SA_SIGINFO | SA_ONSTACK |
+                        (handled ? was.sa_flags & SA_RESTART : SA_RESTART);
+        sigaction(r->signal, &ours, &was);
+        if (was.sa_sigaction != on_signal)
+            previous = was;
+        /* A pending standard signal has taken the place of ours, which is
+         * lost; a pending real-time one only stands before it. */
+        if (r->signal < SIGRTMIN || !sent)
+            status = send_ours(r);
+        sent = true;
+        r->heard = false;
+        if (status == 0) {
+            pthread_sigmask(SIG_UNBLOCK, &only, NULL);
+            pthread_sigmask(SIG_SETMASK, &all, NULL);
+        }
+        if (r->heard)
+            idle = 0;
+        if (r->strayed || idle == 100)
+            status = EBUSY; /* somebody between the kernel and us */
+    }
+    sigaction(r->signal, &previous, &was);
+    if (was.sa_sigaction != on_signal) /* another thread has set it now */
+        sigaction(r->signal, &was, NULL);
+    return status;
+}
+
+/* Makes `s` a stack that siglongjmp can enter. 0; -EBUSY: this thread runs on
+ * its alternate stack, which could not be put back; -ENOMEM. */
+static int prime(struct greenlet_thread *t, struct stack s) {
+    struct seat *seat = seat_of(s);
+    if (likely(seat->self == seat))
+        return 0;
+
+    struct request request = {
+        .seat = seat, .low = s.low, .signal = signal_number};
+    stack_t stack = {.ss_sp = s.low, .ss_size = (size_t)((char *)seat - s.low)};
+    stack_t old_stack;
+    sigset_t all, old_mask;
+    int saved = errno, status;
+
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old_mask);
+    if (sigaltstack(&stack, &old_stack) != 0) {
+        status = errno == EPERM ? EBUSY : ENOMEM;
+    } else {
+        seat->point.sp = seat;
+        t->b.request = &request;
+        pthread_mutex_lock(&lock);
+        status = exchange_signal(&request);
+        pthread_mutex_unlock(&lock);
+        t->b.request = NULL;
+        sigaltstack(&old_stack, NULL);
+        if (status == 0)
+            seat->self = seat;
+        if (request.has_foreign)
+            send_again(request.signal, &request.foreign);
+    }
+    pthread_sigmask(SIG_SETMASK, &old_mask, NULL);
+    errno = saved;
+    return status == 0 || status == EBUSY ? -status : -ENOMEM;
+}
+
+/* A fork in the middle of another thread's priming would leave the child
+ * with our handler and a lock that nobody gives back. */
+static void fork_prepare(void) { pthread_mutex_lock(&lock); }
+static void fork_done(void) { pthread_mutex_unlock(&lock); }
+
+static int choose_signal(void) {
+    int n = (int)config_number("GREENLET_SIGNAL", SIGUSR2, 1, SIGRTMAX);
+    switch (n) {
+    case SIGKILL: /* cannot be handled */
+    case SIGSTOP:
+    case SIGCONT: /* pending ones cancel each other */
+    case SIGTSTP:
+    case SIGTTIN:
+    case SIGTTOU:
+    case SIGSEGV: /* cannot be put off */
+    case SIGBUS:
+    case SIGILL:
+    case SIGFPE:
+    case SIGTRAP:
+    case SIGSYS:
+        break;
+    default:
+        if (n <= SIGSYS || n >= SIGRTMIN)
+            return n;
+    }
+    fprintf(stderr,
+            "greenlet: GREENLET_SIGNAL=%d cannot be used; using SIGUSR2\n", n);
+    return SIGUSR2;
+}
+
+/* What all threads share, at the first one's first use. */
+static int set_up(void) {
+    int status = 0;
+    pthread_mutex_lock(&lock);
+    if (!ready &&
+        (status = pthread_atfork(fork_prepare, fork_done, fork_done)) == 0) {
+        signal_number = choose_signal();
+#ifdef _SC_MINSIGSTKSZ
+        long bytes = sysconf(_SC_MINSIGSTKSZ);
+#else
+        long bytes = -1;
+#endif
+        signal_stack_bytes = bytes > 0 ? (size_t)bytes : (size_t)MINSIGSTKSZ;
+        ready = true;
+    }
+    pthread_mutex_unlock(&lock);
+    return -status;
+}
+
+/* ---- Stacks ----------------------------------------------------------- */
+
+/* How large a stack `g` is to have; main's is the reserve's size. */
+static size_t bytes_for(const struct greenlet_thread *t, const greenlet *g) {
+    size_t bytes = g->b.stack_bytes ? g->b.stack_bytes : t->stack_bytes;
+    return bytes > 2 * signal_stack_bytes ? bytes : 2 * signal_stack_bytes;
+}
+
+/* Gives `to` a stack to start on. 0, -ENOMEM or -EBUSY. */
+static int give_stack(struct greenlet_thread *t, greenlet *to, struct stack s) {
+    int status = prime(t, s);
+    if (status == 0) {
+        to->b.stack = s;
+        to->b.point = &seat_of(s)->point;
+    }
+    return status;
+}
+
+/* Finds a stack for the new `to`. 0, -ENOMEM or -EBUSY. */
+static int find_stack(struct greenlet_thread *t, const greenlet *from,
+                      greenlet *to, unsigned how) {
+    struct stack s, *reserve = &t->b.reserve;
+    int status = stack_take(&t->b.pool, bytes_for(t, to), &s, NULL);
+    if (likely(status == 0)) {
+        status = give_stack(t, to, s);
+        if (likely(status == 0))
+            return 0;
+        stack_give(&t->b.pool, s);
+    }
+    if (!(how & HOW_MUST))
+        return status;
+    if (!reserve->high || size_of(*reserve) < bytes_for(t, to) ||
+        give_stack(t, to, *reserve) != 0)
+        core_fatal(status == -EBUSY
+                       ? "on the alternate signal stack, a start that "
+                         "cannot be refused"
+                       : "no memory for a stack that cannot be refused",
+                   from, to);
+    *reserve = (struct stack){0};
+    return 0;
+}
+
+/* Lets go of a stack, perhaps the one that we run on: the reserve is made up
+ * for first. */
+static void drop_stack(struct greenlet_thread *t, struct stack s) {
+    if (!t->b.reserve.high && size_of(s) >= bytes_for(t, t->main))
+        t->b.reserve = s;
+    else
+        stack_give(&t->b.pool, s);
+}
+
+/* ---- backend.h -------------------------------------------------------- */
+
+int backend_adopt(struct greenlet_thread *t) {
+    t->main->b.stack.high = MAIN_BASE;
+    int status = set_up();
+    return status ? status
+                  : stack_take(&t->b.pool, bytes_for(t, t->main), &t->b.reserve,
+                               NULL);
+}
+
+void backend_abandon(struct greenlet_thread *t) {
+    t->b.reserve = (struct stack){0};
+    stack_pool_destroy(&t->b.pool);
+}
+
+int backend_init(struct greenlet_thread *t, greenlet *g,
+                 const greenlet_options *o) {
+    (void)t;
+    g->b.stack_bytes = o->stack_bytes;
+    return o->stack_bytes > STACK_BYTES_MAX ? -E2BIG : 0;
+}
+
+greenlet_message backend_switch(struct greenlet_thread *t, greenlet *from,
+                                greenlet *to, greenlet_message m,
+                                unsigned how) {
+    bool after = (how & HOW_AFTER) != 0;
+    if (!to->b.stack.high) {
+        int status = find_stack(t, from, to, how);
+        if (unlikely(status))
+            return (greenlet_message){NULL, status};
+        core_commit(t, from, to, after);
+        core_set_near(t, to);
+    } else {
+        core_commit(t, from, to, after);
+    }
+    return backend_hop(m, from, to, after);
+}
+
+/* A new `to` inherits the dying one's stack if that is large enough: it is
+ * primed, and jumping to its top needs nothing of what is below. */
+void backend_exit(struct greenlet_thread *t, greenlet *dying, greenlet *to,
+                  greenlet_message m, unsigned how) {
+    struct stack left = dying->b.stack;
+    bool after = (how & HOW_AFTER) != 0, starts = !to->b.stack.high;
+    bool inherits = starts && size_of(left) >= bytes_for(t, to);
+    if (inherits)
+        give_stack(t, to, left);
+    else if (starts)
+        find_stack(t, dying, to, how | HOW_MUST);
+    core_commit(t, dying, to, after);
+    if (starts)
+        core_set_near(t, to);
+    dying->b.stack = (struct stack){0};
+    dying->b.point = NULL;
+    if (!inherits)
+        drop_stack(t, left);
+    leave(t, m, after);
+    siglongjmp(to->b.point->env, 1);
+}
+
+void backend_release(struct greenlet_thread *t, greenlet *g) {
+    drop_stack(t, g->b.stack);
+    g->b.stack = (struct stack){0};
+    g->b.point = NULL;
+}
+
+void backend_describe(const greenlet *g, greenlet_stack *out,
+                      const void **saved) {
+    out->sp = g->b.point ? g->b.point->sp : g->b.stack.high;
+    out->base = g->b.stack.high;
+    out->saved_bytes = 0;
+    *saved = NULL;
+}
+
+void backend_bounds(const struct greenlet_thread *t, const greenlet *g,
+                    uintptr_t *low, uintptr_t *high, size_t *guard) {
+    (void)t;
+    bool own = g->b.stack.high == MAIN_BASE; /* the thread's own stack */
+    *low = (uintptr_t)g->b.stack.low;
+    *high = own ? UINTPTR_MAX : (uintptr_t)g->b.stack.high;
+    *guard = own ? 0 : stack_guard_bytes();
+}

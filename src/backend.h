@@ -1,0 +1,78 @@
+/* The interface between the core and a backend: how a stack is kept.
+ *
+ * A backend is a folder of backends/ with
+ *   backend_state.h  struct backend_greenlet (embedded first in every
+ *                    greenlet, zero at first), struct backend_thread
+ *                    (embedded in every thread, zero at first) and
+ *                    BACKEND_NAME;
+ *   backend_resume.h the inline backend_resume(); those that switch with
+ *                    arch/ share the one there;
+ *   *.c              the functions below.
+ * It is linked, not called through a table. All functions run on the thread
+ * `t` that owns the greenlets, keep errno, and say nothing to the user.
+ *
+ * Shared duties of backend_switch and backend_exit, in this order:
+ *   1. find out what is needed and reserve it;
+ *   2. if that fails, give all of it back and return {NULL, -errno}: nothing
+ *      has moved. With HOW_MUST use reserves; if those fail, core_fatal;
+ *   3. core_commit(t, from, to, how & HOW_AFTER);
+ *   4. move; mark who is near and who is away (core_set_near, core_set_away):
+ *      near means that backend_resume() may be used;
+ *   5. if `to` is new (its base is unset), run core_finish(to->entry(value))
+ *      on its stack; else resume it. With HOW_AFTER, the message first goes
+ *      through core_after() on the target's stack.
+ * What is not promised: floating-point control words (the core switches them
+ * for GREENLET_FPU), the signal mask, errno (the core keeps it).
+ *
+ * SPDX-License-Identifier: MIT */
+#ifndef GREENLET_BACKEND_H
+#define GREENLET_BACKEND_H
+
+#include "core.h"
+
+/* The thread's first use: t->main (active, current) runs on the thread's own
+ * stack; t->lanes, lane_bytes and stack_bytes are set. 0 or -ENOMEM. */
+int backend_adopt(struct greenlet_thread *t);
+
+/* The thread exits, on its own stack, no greenlet of it runs again and each
+ * suspended one has been released: give back everything. */
+void backend_abandon(struct greenlet_thread *t);
+
+/* A new greenlet: take from `o` what the backend wants to know. Allocates
+ * nothing. 0, -EINVAL (no such lane), -E2BIG (no stack of that size). */
+int backend_init(struct greenlet_thread *t, greenlet *g,
+                 const greenlet_options *o);
+
+/* backend_resume.h:
+ * static inline greenlet_message backend_resume(greenlet_message m, greenlet *from,
+ *                                 greenlet *to);
+ * Inline and last in its caller: suspends `from`, resumes the near `to` with
+ * m. t->current is `to` already. Returns when somebody resumes `from`. */
+
+/* Suspends `from`, resumes or starts `to`, which is another greenlet of the
+ * thread. Returns when somebody resumes `from`, or at once (duty 2). */
+greenlet_message backend_switch(struct greenlet_thread *t, greenlet *from,
+                                greenlet *to, greenlet_message m,
+                                unsigned how);
+
+/* Leaves the stack of `dying` for ever, without saving it; resumes or starts
+ * `to`. HOW_MUST is understood. core_set_away(dying) is the core's. */
+_Noreturn void backend_exit(struct greenlet_thread *t, greenlet *dying,
+                            greenlet *to, greenlet_message m, unsigned how);
+
+/* Forgets the bytes of a suspended greenlet that will never run again. */
+void backend_release(struct greenlet_thread *t, greenlet *g);
+
+/* Describes the bytes of a suspended greenlet: fills out->sp, base and
+ * saved_bytes; `*saved` is where the saved ones are. */
+void backend_describe(const greenlet *g, greenlet_stack *out,
+                      const void **saved);
+
+/* Where `g` may run: [*low, *high), 0 and -1 if not known. Below *low is a
+ * guard of *guard bytes. Async-signal-safe. */
+void backend_bounds(const struct greenlet_thread *t, const greenlet *g,
+                    uintptr_t *low, uintptr_t *high, size_t *guard);
+
+#include "backend_resume.h"
+
+#endif

@@ -1,0 +1,311 @@
+/* The core's own view of greenlets and threads, and the services that it
+ * gives to the backends. Nothing here is installed.
+ *
+ * src/greenlet.h <- core (this) <- backend.h <- backends/ <- arch/
+ *
+ * SPDX-License-Identifier: MIT */
+#ifndef GREENLET_CORE_H
+#define GREENLET_CORE_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "greenlet.h"
+#include "names.h"
+
+/* From the one folder of backends/ that this build has. */
+#include "backend_state.h"
+
+#define likely(x) __builtin_expect(!!(x), 1)
+#define unlikely(x) __builtin_expect(!!(x), 0)
+
+struct greenlet_thread;
+
+/* ---- A greenlet ------------------------------------------------------- */
+
+/* Values of `state` beyond those of greenlet_state. */
+enum { CORE_FREED = 0 };
+
+/* Bits of `flags`. The low ones are the options' flags. */
+enum {
+    CORE_SPECIAL = GREENLET_FPU | GREENLET_STATS, /* always the slow path  */
+    CORE_MERGED = 0x08,  /* all references are counted in `shared`         */
+    CORE_FOREIGN = 0x10, /* lives in another thread's slab                 */
+    CORE_MAIN = 0x20,
+    CORE_LEAKED = 0x40, /* refused to die without a reference              */
+    CORE_VISITED = 0x80 /* greenlet_thread_shutdown has tried it           */
+};
+
+/* Tag in the low bit of `home`: a switch to it must take the slow path. */
+#define CORE_AWAY ((uintptr_t)1)
+
+/* Counts of `shared`, above its two flag bits. */
+enum { SHARED_ONE = 4, SHARED_MERGED = 1, SHARED_QUEUED = 2 };
+
+/* At most 112 bytes, asserted. Written by the owner thread only, but for
+ * `shared`, `queue_next` (under the owner's lock) and a new one's home. */
+struct greenlet {
+    struct backend_greenlet b;
+    _Atomic uintptr_t home;      /* struct greenlet_thread * | CORE_AWAY   */
+    _Atomic(greenlet *) parent;  /* a reference; NULL for main             */
+    greenlet_entry *entry;
+    struct greenlet_side *side;  /* NULL until something of it is used     */
+    void *user_data;
+    greenlet *queue_next;        /* in its owner's queue                   */
+    uint32_t refs;               /* held by the owner thread (biased)      */
+    _Atomic int32_t shared;      /* held by others; SHARED_ bits           */
+    uint32_t serial;             /* order of start within the thread       */
+    _Atomic uint8_t state;       /* greenlet_state or CORE_FREED           */
+    uint8_t flags;
+    uint16_t reserved;
+};
+
+/* What few greenlets have. */
+struct greenlet_side {
+    char name[48];
+    void **locals;               /* GREENLET_KEYS_MAX pointers, or NULL    */
+    greenlet *foreign_next;      /* the home thread's list, under its lock */
+    greenlet **foreign_link;
+    uint32_t fpu[2];             /* GREENLET_FPU: control words            */
+    struct core_counters *counters; /* GREENLET_STATS                      */
+};
+
+/* ---- Counters --------------------------------------------------------- */
+
+/* Written by one thread, read by any: relaxed. */
+struct core_counters {
+    _Atomic uint64_t switches, misses, evictions, fills, saved_bytes,
+        filled_bytes, allocations, stack_high;
+};
+
+static inline void counter_add(_Atomic uint64_t *c, uint64_t n) {
+    atomic_store_explicit(
+        c, atomic_load_explicit(c, memory_order_relaxed) + n,
+        memory_order_relaxed);
+}
+
+static inline void counter_max(_Atomic uint64_t *c, uint64_t n) {
+    if (n > atomic_load_explicit(c, memory_order_relaxed))
+        atomic_store_explicit(c, n, memory_order_relaxed);
+}
+
+/* ---- A thread --------------------------------------------------------- */
+
+/* Reasons for all of a thread's switches to take the slow path. */
+enum {
+    SLOW_TRACER = 1,
+    SLOW_HOOKS = 2,
+    SLOW_CHECK = 4,
+    SLOW_DROPPED = 8,  /* the current greenlet has lost its last reference */
+    SLOW_SPECIAL = 16, /* the current greenlet is CORE_SPECIAL             */
+    SLOW_FORBID = 32   /* inside a hook that must not switch               */
+};
+
+struct greenlet_slab;
+
+struct greenlet_thread {
+    /* The hot line: == (uintptr_t)this, or CORE_AWAY when `slow` or `queue`
+     * ask for the slow path. */
+    _Atomic uintptr_t fast;
+    greenlet *current;
+    struct core_counters counters;
+
+    greenlet *main;
+    unsigned slow;
+    int check; /* level; -1: none */
+
+    /* The slow switch under way, from its decision to core_after(). */
+    greenlet *origin;
+    greenlet *victim;      /* first of the greenlets that die unstarted    */
+    greenlet_event event;
+    bool fresh;            /* the target enters its entry                  */
+    bool died;             /* origin has died                              */
+    greenlet_message mail; /* for backends without an arch/                */
+    bool mail_after;
+
+    greenlet_tracer *tracer;
+    void *tracer_data;
+    greenlet_hooks hooks;
+    void *hooks_data;
+    uint32_t fpu[2]; /* control words of all without GREENLET_FPU */
+    uint32_t serial;
+    int lanes; /* settings, resolved */
+    size_t lane_bytes, stack_bytes;
+
+    /* Slabs of greenlets that this thread has made. */
+    struct greenlet_slab *slabs;      /* those with a free slot first      */
+    struct greenlet_slab *slabs_last;
+    size_t slabs_empty, population;
+
+    pthread_mutex_t lock; /* guards what follows */
+    _Atomic(greenlet *) queue;
+    greenlet *queue_last;
+    greenlet *foreign;    /* homed here, in others' slabs                  */
+    greenlet *returned;   /* freed by others: by queue_next                */
+    _Atomic bool exited;
+    void *overflow_stack; /* the alternate signal stack that we made       */
+    uintptr_t own_low, own_high; /* the thread's own stack, if known       */
+
+    struct greenlet_thread *next, **link; /* all threads; core_threads_lock */
+    struct backend_thread b;
+};
+
+/* The calling thread's, or core_nobody. */
+extern __thread struct greenlet_thread *core_self
+    __attribute__((tls_model("initial-exec")));
+extern struct greenlet_thread core_nobody;
+
+/* thread.c */
+struct greenlet_thread *core_adopt(void); /* NULL: no memory */
+void core_refresh(struct greenlet_thread *t); /* recompute `fast` */
+void core_drain(struct greenlet_thread *t);
+int core_enqueue(struct greenlet_thread *t, greenlet *g);
+void core_settle(struct greenlet_thread *t); /* may free an exited one */
+extern pthread_mutex_t core_threads_lock;
+extern struct greenlet_thread *core_threads;
+
+static inline struct greenlet_thread *core_thread(void) {
+    struct greenlet_thread *t = core_self;
+    return likely(t != &core_nobody) ? t : core_adopt();
+}
+
+static inline struct greenlet_thread *core_home(const greenlet *g) {
+    return (struct greenlet_thread *)(atomic_load_explicit(
+                                          &((greenlet *)g)->home,
+                                          memory_order_relaxed) &
+                                      ~CORE_AWAY);
+}
+
+static inline greenlet_state core_state(const greenlet *g) {
+    return (greenlet_state)atomic_load_explicit(&((greenlet *)g)->state,
+                                                memory_order_relaxed);
+}
+
+static inline void core_set_state(greenlet *g, greenlet_state state) {
+    atomic_store_explicit(&g->state, (uint8_t)state, memory_order_relaxed);
+}
+
+static inline greenlet *core_parent(const greenlet *g) {
+    return atomic_load_explicit(&((greenlet *)g)->parent,
+                                memory_order_relaxed);
+}
+
+/* A greenlet that a plain switch can reach with registers alone is "near":
+ * started, all bytes in place, nothing special about it. */
+static inline void core_set_near(struct greenlet_thread *t, greenlet *g) {
+    atomic_store_explicit(&g->home,
+                          (uintptr_t)t |
+                              ((g->flags & CORE_SPECIAL) ? CORE_AWAY : 0),
+                          memory_order_relaxed);
+}
+
+static inline void core_set_away(struct greenlet_thread *t, greenlet *g) {
+    atomic_store_explicit(&g->home, (uintptr_t)t | CORE_AWAY,
+                          memory_order_relaxed);
+}
+
+static inline void core_slow_on(struct greenlet_thread *t, unsigned reason) {
+    t->slow |= reason;
+    core_refresh(t);
+}
+
+static inline void core_slow_off(struct greenlet_thread *t, unsigned reason) {
+    t->slow &= ~reason;
+    core_refresh(t);
+}
+
+/* ---- For the backends ------------------------------------------------- */
+
+/* switch.c: what a slow switch owes before it can no longer fail. */
+void core_commit_slow(struct greenlet_thread *t, greenlet *from, greenlet *to,
+                      bool after);
+
+/* The point of no return of a switch. The backend calls it once, on `from`'s
+ * stack, when nothing can fail any more and before it moves anything. It may
+ * run hooks: those neither switch nor allocate. A new `to` is active, and
+ * away until the backend calls core_set_near. */
+static inline void core_commit(struct greenlet_thread *t, greenlet *from,
+                               greenlet *to, bool after) {
+    if (unlikely(after || t->victim))
+        core_commit_slow(t, from, to, after);
+    core_set_state(to, GREENLET_ACTIVE);
+    t->current = to;
+    counter_add(&t->counters.switches, 1);
+}
+
+/* Called on the target's stack after a switch that was asked to: hooks,
+ * tracing, the end of a dead origin. Returns the message to resume with. */
+greenlet_message core_after(greenlet_message m);
+
+/* Called on a greenlet's stack with what its entry returned. */
+_Noreturn void core_finish(greenlet_message last);
+
+/* Ends the process with a message that names both greenlets (may be NULL). */
+_Noreturn void core_fatal(const char *what, const greenlet *a,
+                          const greenlet *b);
+
+/* memory.c: the system's memory. All zero at first. Keeps errno; counts into
+ * the calling thread's `allocations`. Returns NULL if there is none. */
+void *memory_map(size_t bytes, size_t align);      /* lazily committed     */
+void *memory_reserve(size_t bytes, size_t align);  /* PROT_NONE            */
+int memory_open(void *p, size_t bytes);            /* make it usable; 0/-ENOMEM */
+int memory_guard(void *p, size_t bytes);           /* every access faults  */
+void memory_unguard(void *p, size_t bytes);        /* usable again         */
+void memory_unmap(void *p, size_t bytes);
+void memory_discard(void *p, size_t bytes); /* content goes, range stays   */
+size_t memory_resident(void *p, size_t bytes); /* bytes in memory, pages   */
+size_t memory_page(void);
+void *memory_alloc(size_t bytes); /* calloc */
+void memory_free(void *p);
+
+/* ---- Within the core -------------------------------------------------- */
+
+/* How a transfer is made. */
+enum {
+    HOW_AFTER = 1, /* call core_after in the target                        */
+    HOW_MUST = 2   /* cannot be told of -ENOMEM: use the reserves          */
+};
+
+/* switch.c */
+greenlet_message core_switch(greenlet *to, greenlet_message m);
+greenlet_message core_transfer(struct greenlet_thread *t, greenlet *to,
+                               greenlet_message m, unsigned how);
+greenlet_message core_kill(struct greenlet_thread *t, greenlet *g,
+                           unsigned how);
+struct greenlet_thread *core_thread_of(const greenlet *g);
+
+/* greenlet.c */
+void core_last_reference(struct greenlet_thread *t, greenlet *g);
+void core_free(greenlet *g);
+struct greenlet_side *core_side(greenlet *g); /* NULL: no memory */
+void core_unlink_foreign(struct greenlet_thread *home, greenlet *g);
+int core_link_foreign(struct greenlet_thread *home, greenlet *g);
+
+/* slab.c */
+greenlet *slab_take(struct greenlet_thread *t); /* zeroed; NULL: no memory */
+void slab_give(greenlet *g);
+struct greenlet_thread *slab_maker(const greenlet *g);
+bool slab_visit(struct greenlet_thread *t, bool (*visit)(greenlet *, void *),
+                void *data);
+void slab_collect(struct greenlet_thread *t);
+void slab_destroy(struct greenlet_thread *t);
+
+/* local.c */
+void core_run_destructors(struct greenlet_thread *t, greenlet *g);
+
+/* overflow.c */
+int overflow_thread(struct greenlet_thread *t);
+void overflow_thread_exit(struct greenlet_thread *t);
+bool overflow_wanted(void);
+
+/* thread.c */
+int64_t config_number(const char *name, int64_t fallback, int64_t least,
+                      int64_t most); /* from the environment, checked */
+void core_add_counters(struct core_counters *to,
+                       const struct core_counters *from);
+void core_all_counters(struct core_counters *sum);
+
+#endif

@@ -1,0 +1,344 @@
+/* Making, referring to, naming and freeing greenlets.
+ *
+ * References are counted with a bias to the thread that made the greenlet:
+ * that one counts in `refs` without atomics, all others in `shared`, which
+ * may go below zero when a reference that the maker took is dropped
+ * elsewhere. The sum is the count. When the maker's part reaches zero it is
+ * merged: from then on everybody uses `shared`, and who takes that to zero
+ * has the last reference. A part below zero is queued for the maker to add
+ * up. (Biased reference counting: Choi, Shull, Torrellas, PACT 2018.)
+ *
+ * SPDX-License-Identifier: MIT */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "backend.h"
+
+_Static_assert(sizeof(struct greenlet) <= 112, "the header's limit");
+_Static_assert(offsetof(struct greenlet, b) == 0, "the backend's state first");
+
+/* ---- References ------------------------------------------------------- */
+
+static int32_t count_of(int32_t shared) { return shared >> 2; }
+
+greenlet *greenlet_ref(greenlet *g) {
+    if (!g)
+        return g;
+    if (slab_maker(g) == core_self && g->refs)
+        g->refs++;
+    else
+        atomic_fetch_add_explicit(&g->shared, SHARED_ONE,
+                                  memory_order_relaxed);
+    return g;
+}
+
+/* Hands `g` to another thread's queue: once, however often it is asked. */
+static void queue_at(struct greenlet_thread *t, greenlet *g) {
+    int32_t before = atomic_fetch_or(&g->shared, SHARED_QUEUED);
+    if (!(before & SHARED_QUEUED) && core_enqueue(t, g) != 0) {
+        atomic_fetch_and(&g->shared, ~SHARED_QUEUED);
+        /* Its thread has exited. Its references were merged then, unless a
+         * fork took the thread away: then nobody can tell the count. */
+        if (before & SHARED_MERGED && count_of(before) == 0)
+            core_free(g);
+    }
+}
+
+void greenlet_unref(greenlet *g) {
+    if (!g)
+        return;
+    struct greenlet_thread *maker = slab_maker(g);
+    if (maker == core_self && g->refs) {
+        if (--g->refs)
+            return;
+        int32_t s = atomic_load_explicit(&g->shared, memory_order_acquire);
+        if (s == 0) /* nobody else has ever touched it, so nobody can now */
+            atomic_store_explicit(&g->shared, SHARED_MERGED,
+                                  memory_order_relaxed);
+        else
+            s = atomic_fetch_or(&g->shared, SHARED_MERGED);
+        if (count_of(s) != 0 || s & SHARED_QUEUED)
+            return;
+    } else {
+        int32_t s = atomic_fetch_sub(&g->shared, SHARED_ONE);
+        int32_t n = count_of(s) - 1;
+        if (s & SHARED_QUEUED)
+            return;
+        if (!(s & SHARED_MERGED)) {
+            if (n < 0)
+                queue_at(maker, g);
+            return;
+        }
+        if (n != 0)
+            return;
+    }
+    core_last_reference(core_self, g);
+}
+
+static void unraisable(struct greenlet_thread *t, greenlet *g,
+                       greenlet_message m) {
+    if (t->hooks.unraisable) {
+        t->hooks.unraisable(g, m, t->hooks_data);
+        return;
+    }
+    int saved = errno;
+    if (m.status < 0)
+        fprintf(stderr,
+                "greenlet: '%s' (%p) lost its last reference and did not "
+                "die; it is leaked\n",
+                greenlet_name(g), (void *)g);
+    else
+        fprintf(stderr,
+                "greenlet: '%s' (%p) lost its last reference and died of "
+                "status %ld\n",
+                greenlet_name(g), (void *)g, (long)m.status);
+    errno = saved;
+}
+
+/* Nobody refers to a suspended greenlet of this thread any more. */
+static void kill_unreferenced(struct greenlet_thread *t, greenlet *g) {
+    greenlet_ref(g); /* resurrected for the moment */
+    greenlet_message m = core_kill(t, g, HOW_MUST);
+    if (core_state(g) == GREENLET_DEAD) {
+        if (m.status != 0)
+            unraisable(t, g, m);
+        greenlet_unref(g);
+        return;
+    }
+    /* Ours goes, without asking for its life again. */
+    if (slab_maker(g) == t && g->refs)
+        g->refs--;
+    else
+        atomic_fetch_sub(&g->shared, SHARED_ONE);
+    if (g->refs == 0 && count_of(atomic_load(&g->shared)) == 0)
+        unraisable(t, g, (greenlet_message){m.value, -EBUSY});
+}
+
+void core_last_reference(struct greenlet_thread *t, greenlet *g) {
+    struct greenlet_thread *home = core_home(g);
+    if (home != t || atomic_load_explicit(&home->exited,
+                                          memory_order_relaxed)) {
+        queue_at(home, g);
+    } else if (core_state(g) != GREENLET_ACTIVE) {
+        core_free(g);
+    } else if (g->flags & CORE_MAIN) {
+        greenlet_ref(g); /* the library's own comes back */
+    } else if (g == t->current) {
+        core_slow_on(t, SLOW_DROPPED);
+    } else if (t->slow & SLOW_FORBID) {
+        queue_at(t, g);
+    } else {
+        kill_unreferenced(t, g);
+    }
+}
+
+/* ---- Making and freeing ----------------------------------------------- */
+
+struct greenlet_side *core_side(greenlet *g) {
+    if (!g->side)
+        g->side = memory_alloc(sizeof(*g->side));
+    return g->side;
+}
+
+/* Homes `g` at another thread than the one that made it, or than before. */
+int core_link_foreign(struct greenlet_thread *home, greenlet *g) {
+    if (!core_side(g))
+        return -ENOMEM;
+    core_unlink_foreign(core_home(g), g);
+    if (slab_maker(g) != home) {
+        pthread_mutex_lock(&home->lock);
+        struct greenlet_side *side = g->side;
+        side->foreign_next = home->foreign;
+        side->foreign_link = &home->foreign;
+        if (home->foreign)
+            home->foreign->side->foreign_link = &side->foreign_next;
+        home->foreign = g;
+        pthread_mutex_unlock(&home->lock);
+    }
+    core_set_away(home, g);
+    return 0;
+}
+
+void core_unlink_foreign(struct greenlet_thread *home, greenlet *g) {
+    struct greenlet_side *side = g->side;
+    if (!side || !side->foreign_link)
+        return;
+    pthread_mutex_lock(&home->lock);
+    *side->foreign_link = side->foreign_next;
+    if (side->foreign_next)
+        side->foreign_next->side->foreign_link = side->foreign_link;
+    side->foreign_link = NULL;
+    pthread_mutex_unlock(&home->lock);
+}
+
+static void free_side(greenlet *g) {
+    struct greenlet_side *side = g->side;
+    if (!side)
+        return;
+    g->side = NULL;
+    memory_free(side->locals);
+    memory_free(side->counters);
+    memory_free(side);
+}
+
+/* Frees a greenlet that nobody refers to: new, dead, or its thread gone. A
+ * chain of parents that only this one held goes with it, without recursion. */
+void core_free(greenlet *g) {
+    while (g) {
+        greenlet *parent = core_parent(g);
+        struct greenlet_thread *home = core_home(g), *maker = slab_maker(g);
+        core_unlink_foreign(home, g);
+        free_side(g);
+        slab_give(g);
+        if (home != maker)
+            core_settle(home);
+        g = NULL;
+        if (parent && slab_maker(parent) == core_self && parent->refs == 1 &&
+            core_home(parent) == core_self &&
+            core_state(parent) != GREENLET_ACTIVE &&
+            atomic_load(&parent->shared) == 0) {
+            parent->refs = 0;
+            g = parent;
+        } else {
+            greenlet_unref(parent);
+        }
+    }
+}
+
+/* What the caller knows of `o`, the rest at defaults. */
+static int read_options(greenlet_options *out, const greenlet_options *o) {
+    *out = (greenlet_options)GREENLET_OPTIONS_INIT;
+    if (!o)
+        return 0;
+    if (o->size < sizeof(size_t) + sizeof(void *) || o->size > sizeof(*out))
+        return -EINVAL;
+    memcpy(out, o, o->size);
+    return out->flags & ~(unsigned)CORE_SPECIAL ? -EINVAL : 0;
+}
+
+static int make(struct greenlet_thread *t, greenlet *g, greenlet_entry *entry,
+                const greenlet_options *o) {
+    int status;
+    g->entry = entry;
+    g->refs = 1;
+    g->user_data = o->user_data;
+    g->flags = (uint8_t)o->flags;
+    if (o->name && (status = greenlet_set_name(g, o->name)) != 0)
+        return status;
+    if (o->flags && !core_side(g))
+        return -ENOMEM;
+    if (o->flags & GREENLET_STATS &&
+        !(g->side->counters = memory_alloc(sizeof(*g->side->counters))))
+        return -ENOMEM;
+    greenlet *parent = o->parent ? o->parent : t->current;
+    if ((int)core_state(parent) == CORE_FREED)
+        return -EINVAL;
+    struct greenlet_thread *home = core_thread_of(parent);
+    if (atomic_load(&home->exited))
+        return -EOWNERDEAD;
+    if ((status = backend_init(home, g, o)) != 0)
+        return status;
+    core_set_away(t, g);
+    if (home != t && (status = core_link_foreign(home, g)) != 0)
+        return status;
+    atomic_store_explicit(&g->parent, greenlet_ref(parent),
+                          memory_order_relaxed);
+    core_set_state(g, GREENLET_NEW);
+    return 0;
+}
+
+greenlet *greenlet_new(greenlet_entry *entry, const greenlet_options *o) {
+    greenlet_options options;
+    struct greenlet_thread *t = core_thread();
+    int status = t ? read_options(&options, o) : -ENOMEM;
+    if (status == 0 && !entry && !t->hooks.resolve_entry)
+        status = -EINVAL;
+    if (status == 0) {
+        if (atomic_load_explicit(&t->queue, memory_order_relaxed) &&
+            !(t->slow & SLOW_FORBID))
+            core_drain(t);
+        greenlet *g = slab_take(t);
+        status = g ? make(t, g, entry, &options) : -ENOMEM;
+        if (status == 0)
+            return g;
+        if (g) {
+            free_side(g);
+            slab_give(g);
+        }
+    }
+    errno = -status;
+    return NULL;
+}
+
+/* ---- Asking ----------------------------------------------------------- */
+
+greenlet *greenlet_parent(const greenlet *g) {
+    return g ? core_parent(g) : NULL;
+}
+
+greenlet_state greenlet_get_state(const greenlet *g) {
+    if (!g)
+        return (greenlet_state)0;
+    greenlet_state state = core_state(g);
+    if (state == GREENLET_NEW || state == GREENLET_ACTIVE)
+        if (atomic_load(&core_thread_of(g)->exited))
+            return GREENLET_DEAD;
+    return state;
+}
+
+int greenlet_is_main(const greenlet *g) {
+    return g && g->flags & CORE_MAIN ? 1 : 0;
+}
+
+void *greenlet_user_data(const greenlet *g) {
+    return g ? g->user_data : NULL;
+}
+
+void greenlet_set_user_data(greenlet *g, void *data) {
+    if (g)
+        g->user_data = data;
+}
+
+const char *greenlet_name(const greenlet *g) {
+    if (g && g->side && g->side->name[0])
+        return g->side->name;
+    return g && g->flags & CORE_MAIN ? "main" : "";
+}
+
+int greenlet_set_name(greenlet *g, const char *name) {
+    if (!g)
+        return -EINVAL;
+    if (!name && !g->side)
+        return 0;
+    if (!core_side(g))
+        return -ENOMEM;
+    char *to = g->side->name;
+    size_t n = name ? strnlen(name, sizeof(g->side->name) - 1) : 0;
+    memcpy(to, name ? name : "", n);
+    memset(to + n, 0, sizeof(g->side->name) - n);
+    return 0;
+}
+
+const char *greenlet_strerror(intptr_t status) {
+    switch (status) {
+    case 0: return "a value";
+    case GREENLET_EXIT: return "exit: unwind and die";
+    case -EINVAL: return "invalid argument";
+    case -EPERM: return "the greenlet belongs to another thread";
+    case -EOWNERDEAD: return "the greenlet's thread has exited";
+    case -ENOMEM: return "out of memory";
+    case -EBUSY: return "not now: did not die, in use, or inside a hook";
+    case -EFAULT: return "not on that greenlet's stack";
+    case -ELOOP: return "a greenlet cannot be its own ancestor";
+    case -E2BIG: return "no stack is that large";
+    case -EAGAIN: return "no key is left";
+    case -ENOTSUP: return "not supported by this backend or greenlet";
+    default: return status > 0 ? "an error that a greenlet threw"
+                               : "unknown status";
+    }
+}
+
+const char *greenlet_version(void) { return "0.1.0"; }
+
+const char *greenlet_backend(void) { return BACKEND_NAME; }

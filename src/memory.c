@@ -1,0 +1,149 @@
+/* The system's memory, in one place: what the library asks the kernel and
+ * malloc for. Every function keeps errno. See core.h for the contracts.
+ *
+ * SPDX-License-Identifier: MIT */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "core.h"
+
+#ifndef MADV_GUARD_INSTALL /* Linux 6.13; absent from older headers */
+#define MADV_GUARD_INSTALL 102
+#define MADV_GUARD_REMOVE 103
+#endif
+
+static void counted(void) {
+    counter_add(&core_self->counters.allocations, 1);
+}
+
+size_t memory_page(void) {
+    static size_t page;
+    if (!page)
+        page = (size_t)sysconf(_SC_PAGESIZE);
+    return page;
+}
+
+static void *map(size_t bytes, size_t align, int protection) {
+    int saved = errno;
+    size_t extra = align > memory_page() ? align : 0;
+    counted();
+    if (bytes + extra < bytes)
+        return NULL;
+    char *p = mmap(NULL, bytes + extra, protection,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p == MAP_FAILED) {
+        errno = saved;
+        return NULL;
+    }
+    if (extra) {
+        size_t head = (size_t)(-(uintptr_t)p & (align - 1));
+        if (head)
+            munmap(p, head);
+        if (extra - head)
+            munmap(p + head + bytes, extra - head);
+        p += head;
+    }
+    errno = saved;
+    return p;
+}
+
+void *memory_map(size_t bytes, size_t align) {
+    return map(bytes, align, PROT_READ | PROT_WRITE);
+}
+
+void *memory_reserve(size_t bytes, size_t align) {
+    return map(bytes, align, PROT_NONE);
+}
+
+int memory_open(void *p, size_t bytes) {
+    int saved = errno;
+    counted();
+    int status = mprotect(p, bytes, PROT_READ | PROT_WRITE) ? -ENOMEM : 0;
+    errno = saved;
+    return status;
+}
+
+/* Does the kernel know guard markers? Emulators answer success to any
+ * advice, so look whether the kernel itself now faults there. */
+static bool guard_markers(void) {
+    static _Atomic int known; /* 0: not asked, 1: yes, 2: no */
+    int answer = atomic_load_explicit(&known, memory_order_relaxed);
+    if (answer)
+        return answer == 1;
+    answer = 2;
+    int fd[2];
+    size_t page = memory_page();
+    char *p = map(page, 0, PROT_READ | PROT_WRITE);
+    if (p) {
+        if (madvise(p, page, MADV_GUARD_INSTALL) == 0 &&
+            pipe2(fd, O_CLOEXEC) == 0) {
+            if (write(fd[1], p, 1) == -1 && errno == EFAULT)
+                answer = 1;
+            close(fd[0]);
+            close(fd[1]);
+        }
+        munmap(p, page);
+    }
+    atomic_store_explicit(&known, answer, memory_order_relaxed);
+    return answer == 1;
+}
+
+int memory_guard(void *p, size_t bytes) {
+    int saved = errno, status;
+    counted();
+    status = guard_markers() ? madvise(p, bytes, MADV_GUARD_INSTALL)
+                             : mprotect(p, bytes, PROT_NONE);
+    errno = saved;
+    return status ? -ENOMEM : 0;
+}
+
+void memory_unguard(void *p, size_t bytes) {
+    int saved = errno;
+    if (guard_markers())
+        madvise(p, bytes, MADV_GUARD_REMOVE);
+    else
+        mprotect(p, bytes, PROT_READ | PROT_WRITE);
+    errno = saved;
+}
+
+void memory_unmap(void *p, size_t bytes) {
+    int saved = errno;
+    munmap(p, bytes);
+    errno = saved;
+}
+
+void memory_discard(void *p, size_t bytes) {
+    int saved = errno;
+    madvise(p, bytes, MADV_DONTNEED);
+    errno = saved;
+}
+
+size_t memory_resident(void *p, size_t bytes) {
+    int saved = errno;
+    size_t page = memory_page(), found = 0;
+    unsigned char seen[256];
+    for (size_t at = 0; at < bytes; at += page * sizeof(seen)) {
+        size_t n = bytes - at;
+        if (n > page * sizeof(seen))
+            n = page * sizeof(seen);
+        if (mincore((char *)p + at, n, seen))
+            break;
+        for (size_t i = 0; i < n / page; i++)
+            found += (seen[i] & 1) * page;
+    }
+    errno = saved;
+    return found;
+}
+
+void *memory_alloc(size_t bytes) {
+    int saved = errno;
+    counted();
+    void *p = calloc(1, bytes);
+    errno = saved;
+    return p;
+}
+
+void memory_free(void *p) { free(p); }

@@ -1,0 +1,85 @@
+/* Internal names that cross files, prefixed, so that a program linked with
+ * libgreenlet.a meets no other symbols than greenlet_*. Used by C and by
+ * assembly.
+ *
+ * SPDX-License-Identifier: MIT */
+#ifndef GREENLET_NAMES_H
+#define GREENLET_NAMES_H
+
+#define core_self greenlet_core_self
+#define core_nobody greenlet_core_nobody
+#define core_threads greenlet_core_threads
+#define core_threads_lock greenlet_core_threads_lock
+#define core_adopt greenlet_core_adopt
+#define core_refresh greenlet_core_refresh
+#define core_drain greenlet_core_drain
+#define core_enqueue greenlet_core_enqueue
+#define core_settle greenlet_core_settle
+#define core_commit_slow greenlet_core_commit_slow
+#define core_after greenlet_core_after
+#define core_finish greenlet_core_finish
+#define core_fatal greenlet_core_fatal
+#define core_switch greenlet_core_switch
+#define core_transfer greenlet_core_transfer
+#define core_kill greenlet_core_kill
+#define core_thread_of greenlet_core_thread_of
+#define core_last_reference greenlet_core_last_reference
+#define core_free greenlet_core_free
+#define core_side greenlet_core_side
+#define core_link_foreign greenlet_core_link_foreign
+#define core_unlink_foreign greenlet_core_unlink_foreign
+#define core_run_destructors greenlet_core_run_destructors
+#define core_add_counters greenlet_core_add_counters
+#define core_all_counters greenlet_core_all_counters
+#define config_number greenlet_config_number
+
+#define slab_take greenlet_slab_take
+#define slab_give greenlet_slab_give
+#define slab_maker greenlet_slab_maker
+#define slab_visit greenlet_slab_visit
+#define slab_collect greenlet_slab_collect
+#define slab_destroy greenlet_slab_destroy
+
+#define memory_map greenlet_memory_map
+#define memory_reserve greenlet_memory_reserve
+#define memory_open greenlet_memory_open
+#define memory_guard greenlet_memory_guard
+#define memory_unguard greenlet_memory_unguard
+#define memory_unmap greenlet_memory_unmap
+#define memory_discard greenlet_memory_discard
+#define memory_resident greenlet_memory_resident
+#define memory_page greenlet_memory_page
+#define memory_alloc greenlet_memory_alloc
+#define memory_free greenlet_memory_free
+
+#define overflow_thread greenlet_overflow_thread
+#define overflow_thread_exit greenlet_overflow_thread_exit
+#define overflow_wanted greenlet_overflow_wanted
+
+#define stack_take greenlet_stack_take
+#define stack_give greenlet_stack_give
+#define stack_pool_destroy greenlet_stack_pool_destroy
+#define stack_guard_bytes greenlet_stack_guard_bytes
+
+#define slice_take greenlet_slice_take
+#define slice_give greenlet_slice_give
+#define slice_pool_destroy greenlet_slice_pool_destroy
+
+#define backend_adopt greenlet_backend_adopt
+#define backend_abandon greenlet_backend_abandon
+#define backend_init greenlet_backend_init
+#define backend_switch greenlet_backend_switch
+#define backend_exit greenlet_backend_exit
+#define backend_release greenlet_backend_release
+#define backend_describe greenlet_backend_describe
+#define backend_bounds greenlet_backend_bounds
+
+#define arch_switch greenlet_arch_switch
+#define arch_switch_copy greenlet_arch_switch_copy
+#define arch_copy_prepare greenlet_arch_copy_prepare
+#define arch_copy_fill greenlet_arch_copy_fill
+#define arch_resume greenlet_arch_resume
+#define arch_start greenlet_arch_start
+#define arch_after greenlet_arch_after
+
+#endif

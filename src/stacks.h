@@ -1,0 +1,56 @@
+/* A pool of stacks with guards, for the backends that give each greenlet its
+ * own. One pool belongs to one thread; no lock.
+ *
+ *      slot                                                    next slot
+ *      | guard | low ...... committed as touched ...... high |stagger|
+ *
+ * Tops are staggered by cache lines so that they do not collide in the cache.
+ * SPDX-License-Identifier: MIT */
+#ifndef GREENLET_STACKS_H
+#define GREENLET_STACKS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "names.h"
+
+struct stack_slot;
+struct stack_chunk;
+
+struct stack {
+    char *low, *high; /* [low, high); high is 64-aligned; guard below low */
+    struct stack_slot *slot;
+};
+
+enum { STACK_CLASSES = 17, STACKS_HOT = 8 };
+
+struct stack_class {
+    struct stack_slot *hot[STACKS_HOT]; /* the last one was given last */
+    unsigned n_hot;
+    struct stack_slot *cold; /* shrunk to their topmost part */
+    size_t n_cold;
+    struct stack_chunk *chunks, *chunks_last; /* with bare slots first */
+    size_t n_idle;                            /* chunks of bare slots only */
+};
+
+struct stack_pool {
+    struct stack_class classes[STACK_CLASSES];
+};
+
+/* Takes a stack of at least `bytes` (<= 1 GiB). *fresh (may be NULL): nothing
+ * that was on it before is left; else its topmost 16 KiB, the 64 bytes below
+ * high among them, are as the last user left them. 0 or -ENOMEM. */
+int stack_take(struct stack_pool *pool, size_t bytes, struct stack *out,
+               bool *fresh);
+
+/* Gives it back. May be called while running on it, as the last thing before
+ * leaving it for ever: its memory stays usable until the pool's next call. */
+void stack_give(struct stack_pool *pool, struct stack s);
+
+/* Unmaps all stacks, also those not given back. */
+void stack_pool_destroy(struct stack_pool *pool);
+
+/* Bytes of the guard below each stack. */
+size_t stack_guard_bytes(void);
+
+#endif

@@ -1,0 +1,400 @@
+/* Giving control away: switch, throw, kill, death.
+ *
+ * A switch has two phases. Deciding: who really receives the message, may it
+ * be, is there memory for it; every way out is a status and nothing has
+ * changed. Then core_commit(), and from there on nothing fails.
+ *
+ * SPDX-License-Identifier: MIT */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "backend.h"
+#include "fpu.h"
+
+static greenlet_message failed(int status) {
+    return (greenlet_message){NULL, status};
+}
+
+/* The thread that a greenlet belongs to: a new one goes where its nearest
+ * started ancestor is. */
+struct greenlet_thread *core_thread_of(const greenlet *g) {
+    while (core_state(g) == GREENLET_NEW)
+        g = core_parent(g);
+    return core_home(g);
+}
+
+/* 0 if `g` may be switched to from `t`. */
+static int refused(struct greenlet_thread *t, const greenlet *g) {
+    struct greenlet_thread *home = core_thread_of(g);
+    if (likely(home == t))
+        return 0;
+    return atomic_load(&home->exited) ? -EOWNERDEAD : -EPERM;
+}
+
+/* Walks from *to up to the greenlet that will really receive *m: dead ones
+ * pass it on, new ones die of an error; GREENLET_EXIT becomes a value behind
+ * the first of them. Changes nothing else. */
+static int route(struct greenlet_thread *t, greenlet **to,
+                 greenlet_message *m) {
+    for (greenlet *g = *to;; g = core_parent(g)) {
+        if (unlikely((int)core_state(g) == CORE_FREED))
+            return -EINVAL;
+        int status = refused(t, g);
+        if (unlikely(status))
+            return status;
+        greenlet_state state = core_state(g);
+        if (state == GREENLET_ACTIVE ||
+            (state == GREENLET_NEW && m->status == 0)) {
+            *to = g;
+            return 0;
+        }
+        if (m->status == GREENLET_EXIT)
+            m->status = 0;
+    }
+}
+
+/* Check level 0: is this call on the stack that the current greenlet has? */
+static int misplaced(struct greenlet_thread *t, const greenlet *from,
+                     const greenlet *to) {
+    uintptr_t low, high, here = (uintptr_t)__builtin_frame_address(0);
+    size_t guard;
+    backend_bounds(t, from, &low, &high, &guard);
+    if (here < low || here >= high)
+        return -EFAULT;
+    if (core_state(to) == GREENLET_ACTIVE && to != from) {
+        greenlet_stack s;
+        const void *saved;
+        backend_describe(to, &s, &saved);
+        backend_bounds(t, to, &low, &high, &guard);
+        if ((uintptr_t)s.sp < low || s.sp > s.base ||
+            (uintptr_t)s.base - 1 >= high ||
+            s.saved_bytes > (uintptr_t)s.base - (uintptr_t)s.sp)
+            core_fatal("a suspended stack's pointers are corrupt", to, from);
+    }
+    return 0;
+}
+
+/* Supplies a new greenlet's entry. 1: the hook ran, look again. */
+static int resolve(struct greenlet_thread *t, greenlet *g) {
+    greenlet_entry *entry = g->entry;
+    greenlet_ref(g);
+    int status = t->hooks.resolve_entry(g, &entry, t->hooks_data);
+    if (status == 0 && core_state(g) == GREENLET_NEW)
+        g->entry = entry;
+    greenlet_unref(g);
+    return status < 0 ? status : 1;
+}
+
+/* Notes what core_after() will want to know. */
+static unsigned prepare(struct greenlet_thread *t, greenlet *from,
+                        greenlet *to, greenlet_event event, bool died,
+                        unsigned how) {
+    t->fresh = core_state(to) == GREENLET_NEW;
+    if (t->fresh)
+        to->serial = ++t->serial;
+    if (likely(!t->slow && !(to->flags & CORE_SPECIAL)))
+        return how;
+    t->origin = from;
+    t->event = event;
+    t->died = died;
+    return how | HOW_AFTER;
+}
+
+greenlet_message core_transfer(struct greenlet_thread *t, greenlet *to,
+                               greenlet_message m, unsigned how) {
+    greenlet *from = t->current, *target, *resolved = NULL;
+    greenlet_message last;
+    int status;
+
+    if (unlikely(t->slow & SLOW_FORBID))
+        return failed(-EBUSY);
+    for (;;) {
+        target = to;
+        last = m;
+        status = route(t, &target, &last);
+        if (unlikely(status))
+            return failed(status);
+        if (likely(core_state(target) != GREENLET_NEW))
+            break;
+        if (t->hooks.resolve_entry && target != resolved) {
+            resolved = target;
+            status = resolve(t, target);
+            if (status < 0)
+                return failed(status);
+            continue;
+        }
+        if (!target->entry)
+            return failed(-EINVAL);
+        if (core_home(target) != t &&
+            (status = core_link_foreign(t, target)) != 0)
+            return failed(status);
+        break;
+    }
+    if (unlikely(t->check >= 0) &&
+        (status = misplaced(t, from, target)) != 0)
+        return failed(status);
+
+    greenlet_event event =
+        last.status ? GREENLET_EVENT_THROW : GREENLET_EVENT_SWITCH;
+    t->victim = to != target ? to : NULL;
+    how = prepare(t, from, target, event, false, how);
+    if (unlikely(target == from)) {
+        core_commit(t, from, from, how & HOW_AFTER);
+        return how & HOW_AFTER ? core_after(last) : last;
+    }
+    return backend_switch(t, from, target, last, how);
+}
+
+greenlet_message core_switch(greenlet *to, greenlet_message m) {
+    struct greenlet_thread *t = core_thread();
+    if (unlikely(!t))
+        return failed(-ENOMEM);
+    if (unlikely(!to))
+        return failed(-EINVAL);
+    if (unlikely(atomic_load_explicit(&t->queue, memory_order_relaxed) &&
+                 !(t->slow & SLOW_FORBID)))
+        core_drain(t);
+    return core_transfer(t, to, m, 0);
+}
+
+/* The hot path. One comparison finds everything out of the ordinary: `home`
+ * is tagged when `to` is not near, `fast` when the thread wants the slow
+ * path, and they differ for another thread's greenlet. */
+greenlet_message greenlet_switch(greenlet *to, void *value) {
+    struct greenlet_thread *t = core_self;
+    greenlet_message m = {value, 0};
+    if (likely(to && atomic_load_explicit(&to->home, memory_order_relaxed) ==
+                         atomic_load_explicit(&t->fast,
+                                              memory_order_relaxed))) {
+        greenlet *from = t->current;
+        t->current = to;
+        counter_add(&t->counters.switches, 1);
+        return backend_resume(m, from, to);
+    }
+    return core_switch(to, m);
+}
+
+greenlet_message greenlet_throw(greenlet *to, intptr_t status, void *value) {
+    if (unlikely(status <= 0))
+        return failed(-EINVAL);
+    return core_switch(to, (greenlet_message){value, status});
+}
+
+/* The unstarted greenlets that an error passes through, from the one it was
+ * thrown into up to the one that receives it, are dead now. */
+static void bury(struct greenlet_thread *t, greenlet *to) {
+    for (greenlet *g = t->victim; g != to; g = core_parent(g))
+        if (core_state(g) == GREENLET_NEW)
+            core_set_state(g, GREENLET_DEAD);
+    t->victim = NULL;
+}
+
+static void count(greenlet *g) {
+    if (g->flags & GREENLET_STATS)
+        counter_add(&g->side->counters->switches, 1);
+}
+
+void core_commit_slow(struct greenlet_thread *t, greenlet *from, greenlet *to,
+                      bool after) {
+    if (t->victim)
+        bury(t, to);
+    if (!after)
+        return;
+    if (t->hooks.pre_switch) {
+        t->slow |= SLOW_FORBID;
+        t->hooks.pre_switch(from, to, t->hooks_data);
+        t->slow &= ~(unsigned)SLOW_FORBID;
+    }
+    if ((from->flags | to->flags) & GREENLET_FPU) {
+        fpu_get(from->flags & GREENLET_FPU ? from->side->fpu : t->fpu);
+        if (to->flags & GREENLET_FPU && core_state(to) == GREENLET_NEW)
+            fpu_get(to->side->fpu); /* starts with its starter's */
+        fpu_set(to->flags & GREENLET_FPU ? to->side->fpu : t->fpu);
+    }
+    count(to);
+    t->slow &= ~(unsigned)(SLOW_DROPPED | SLOW_SPECIAL);
+    if (to->flags & CORE_SPECIAL)
+        t->slow |= SLOW_SPECIAL;
+    core_refresh(t);
+}
+
+greenlet_message core_after(greenlet_message m) {
+    struct greenlet_thread *t = core_self;
+    greenlet *origin = greenlet_ref(t->origin), *to = t->current;
+    greenlet_event event = t->event;
+    bool fresh = t->fresh;
+
+    t->origin = NULL;
+    if (t->died && t->hooks.on_release)
+        t->hooks.on_release(origin, t->hooks_data);
+    if (t->hooks.post_switch)
+        t->hooks.post_switch(origin, to, t->hooks_data);
+    if (fresh && t->hooks.first_entry)
+        t->hooks.first_entry(to, t->hooks_data);
+    if (t->tracer)
+        t->tracer(event, origin, to, t->tracer_data);
+    /* If its last reference was dropped before, or is now: the end of it. */
+    greenlet_unref(origin);
+    return m;
+}
+
+/* Finds who receives what a dying greenlet leaves. Cannot fail: the way up
+ * ends at the thread's main greenlet, which is alive. */
+static greenlet *heir(struct greenlet_thread *t, greenlet *g,
+                      greenlet_message *m) {
+    greenlet *resolved = NULL;
+    for (;;) {
+        greenlet_message last = *m;
+        greenlet *to = core_parent(g);
+        int status = route(t, &to, &last);
+        if (status)
+            core_fatal("the way up from a dying greenlet leaves its thread",
+                       g, to);
+        if (core_state(to) == GREENLET_NEW) {
+            if (t->hooks.resolve_entry && to != resolved) {
+                resolved = to;
+                status = resolve(t, to);
+                if (status >= 0)
+                    continue;
+            } else {
+                status = to->entry ? 0 : -EINVAL;
+            }
+            if (status == 0 && core_home(to) != t)
+                status = core_link_foreign(t, to);
+            if (status < 0) { /* it cannot start: it dies of that */
+                m->value = NULL;
+                m->status = -status;
+                continue;
+            }
+        }
+        t->victim = core_parent(g) != to ? core_parent(g) : NULL;
+        *m = last;
+        return to;
+    }
+}
+
+_Noreturn void core_finish(greenlet_message last) {
+    struct greenlet_thread *t = core_self;
+    greenlet *g = t->current;
+
+    if (t->hooks.on_finish)
+        t->hooks.on_finish(g, last, t->hooks_data);
+    if (g->side && g->side->locals)
+        core_run_destructors(t, g);
+    if (last.status == GREENLET_EXIT)
+        last.status = 0;
+    else if (last.status < 0)
+        last.status = -EINVAL;
+    greenlet *to = heir(t, g, &last);
+    unsigned how =
+        prepare(t, g, to,
+                last.status ? GREENLET_EVENT_THROW : GREENLET_EVENT_SWITCH,
+                true, HOW_MUST);
+    core_set_state(g, GREENLET_DEAD);
+    core_set_away(t, g);
+    backend_exit(t, g, to, last, how);
+}
+
+/* ---- Kill ------------------------------------------------------------- */
+
+/* Is `g` on the way up from `from`? Ends also on the ring that a kill of an
+ * ancestor makes for its time (Brent's cycle detection). */
+static bool reaches(const greenlet *from, const greenlet *g) {
+    const greenlet *mark = NULL;
+    size_t steps = 0, limit = 8;
+    for (; from; from = core_parent(from)) {
+        if (from == g)
+            return true;
+        if (from == mark)
+            return false;
+        if (++steps == limit) {
+            mark = from;
+            limit *= 2;
+        }
+    }
+    return false;
+}
+
+greenlet_message core_kill(struct greenlet_thread *t, greenlet *g,
+                           unsigned how) {
+    greenlet *me = t->current, *old;
+    int status = refused(t, g);
+    if (status)
+        return failed(status);
+    if (g->flags & CORE_MAIN)
+        return failed(-EINVAL);
+    if (core_state(g) == GREENLET_DEAD)
+        return failed(0);
+    if (g == me || t->slow & SLOW_FORBID)
+        return failed(-EBUSY);
+
+    greenlet_ref(g);
+    old = core_parent(g); /* its reference is ours until it is put back */
+    atomic_store_explicit(&g->parent, greenlet_ref(me), memory_order_relaxed);
+    uint64_t before = atomic_load_explicit(&t->counters.switches,
+                                           memory_order_relaxed);
+    greenlet_message m = core_transfer(
+        t, g, (greenlet_message){NULL, GREENLET_EXIT}, how);
+    bool moved = before != atomic_load_explicit(&t->counters.switches,
+                                                memory_order_relaxed);
+    if (core_parent(g) == me && !reaches(old, g)) {
+        atomic_store_explicit(&g->parent, old, memory_order_relaxed);
+        old = me;
+    }
+    greenlet_unref(old);
+    if (moved && core_state(g) != GREENLET_DEAD)
+        m.status = -EBUSY;
+    greenlet_unref(g);
+    return m;
+}
+
+greenlet_message greenlet_kill(greenlet *g) {
+    struct greenlet_thread *t = core_thread();
+    if (!t)
+        return failed(-ENOMEM);
+    if (!g || (int)core_state(g) == CORE_FREED)
+        return failed(-EINVAL);
+    return core_kill(t, g, 0);
+}
+
+int greenlet_set_parent(greenlet *g, greenlet *parent) {
+    struct greenlet_thread *t = core_thread();
+    int status;
+    if (!t)
+        return -ENOMEM;
+    if (!g || !parent || g->flags & CORE_MAIN ||
+        (int)core_state(g) == CORE_FREED || (int)core_state(parent) == CORE_FREED)
+        return -EINVAL;
+    if ((status = refused(t, g)) != 0)
+        return status;
+    if (reaches(parent, g))
+        return -ELOOP;
+    struct greenlet_thread *home = core_thread_of(parent);
+    if (atomic_load(&home->exited))
+        return -EOWNERDEAD;
+    if (home != t) {
+        if (core_state(g) != GREENLET_NEW)
+            return -EPERM;
+        if ((status = core_link_foreign(home, g)) != 0)
+            return status;
+    }
+    greenlet *old = core_parent(g);
+    atomic_store_explicit(&g->parent, greenlet_ref(parent),
+                          memory_order_relaxed);
+    greenlet_unref(old);
+    return 0;
+}
+
+_Noreturn void core_fatal(const char *what, const greenlet *a,
+                          const greenlet *b) {
+    fprintf(stderr, "greenlet: %s", what);
+    const greenlet *both[] = {a, b};
+    for (int i = 0; i < 2; i++)
+        if (both[i])
+            fprintf(stderr, "%s '%s' (%p)", i ? " and" : ": greenlet",
+                    greenlet_name(both[i]), (const void *)both[i]);
+    fprintf(stderr, "\n");
+    abort();
+}

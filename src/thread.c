@@ -1,0 +1,508 @@
+/* Threads: adopting one at its first use, its settings, its queue of what
+ * other threads leave to it, its exit, and fork.
+ *
+ * Locks: core_threads_lock, then one thread's `lock`; no user code and no
+ * switch happens under either.
+ *
+ * SPDX-License-Identifier: MIT */
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "backend.h"
+
+struct greenlet_thread core_nobody = {.fast = ~(uintptr_t)0};
+__thread struct greenlet_thread *core_self
+    __attribute__((tls_model("initial-exec"))) = &core_nobody;
+
+pthread_mutex_t core_threads_lock = PTHREAD_MUTEX_INITIALIZER;
+struct greenlet_thread *core_threads;
+static struct core_counters retired; /* of exited threads, under the lock */
+
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static pthread_key_t exit_key;
+static int exit_key_status;
+
+/* ---- Settings --------------------------------------------------------- */
+
+int64_t config_number(const char *name, int64_t fallback, int64_t least,
+                      int64_t most) {
+    const char *text = getenv(name);
+    if (!text || !*text)
+        return fallback;
+    int saved = errno;
+    char *end;
+    errno = 0;
+    long long n = strtoll(text, &end, 10);
+    int64_t unit = *end == 'k' || *end == 'K'   ? 1 << 10
+                   : *end == 'm' || *end == 'M' ? 1 << 20
+                                                : 1;
+    bool good = end != text && errno == 0 && end[unit > 1] == 0 &&
+                n <= most / unit && n * unit >= least;
+    if (!good)
+        fprintf(stderr,
+                "greenlet: %s=%s is not a number from %lld to %lld; "
+                "using %lld\n",
+                name, text, (long long)least, (long long)most,
+                (long long)fallback);
+    errno = saved;
+    return good ? n * unit : fallback;
+}
+
+enum {
+    DEFAULT_LANES = 8,
+    DEFAULT_BYTES = 256 * 1024,
+};
+static const int64_t BYTES_MAX = 1 << 30;
+
+static size_t whole_pages(size_t bytes) {
+    size_t page = memory_page();
+    return (bytes + page - 1) & ~(page - 1);
+}
+
+static int settle_bytes(size_t *out, size_t given, const char *name) {
+    if (given && (given < GREENLET_STACK_BYTES_MIN ||
+                  given > (size_t)BYTES_MAX))
+        return -EINVAL;
+    *out = whole_pages(
+        given ? given
+              : (size_t)config_number(name, DEFAULT_BYTES,
+                                      GREENLET_STACK_BYTES_MIN, BYTES_MAX));
+    return 0;
+}
+
+static int settle_options(struct greenlet_thread *t,
+                          const greenlet_thread_options *o) {
+    if (o->lanes < -1 || o->lanes > GREENLET_LANES_MAX)
+        return -EINVAL;
+    t->lanes = o->lanes >= 0
+                   ? o->lanes
+                   : (int)config_number("GREENLET_LANES", DEFAULT_LANES, 0,
+                                        GREENLET_LANES_MAX);
+    return settle_bytes(&t->lane_bytes, o->lane_bytes,
+                        "GREENLET_LANE_BYTES") ||
+                   settle_bytes(&t->stack_bytes, o->stack_bytes,
+                                "GREENLET_STACK_BYTES")
+               ? -EINVAL
+               : 0;
+}
+
+/* ---- Adopting --------------------------------------------------------- */
+
+static void thread_exit(void *arg);
+
+static void lock_all(void) {
+    pthread_mutex_lock(&core_threads_lock);
+    for (struct greenlet_thread *t = core_threads; t; t = t->next)
+        pthread_mutex_lock(&t->lock);
+}
+
+static void unlock_all(void) {
+    for (struct greenlet_thread *t = core_threads; t; t = t->next)
+        pthread_mutex_unlock(&t->lock);
+    pthread_mutex_unlock(&core_threads_lock);
+}
+
+/* In a fork's child only this thread goes on; the others' greenlets read as
+ * dead, and what they hold stays as it was at that moment. */
+static void forked(void) {
+    for (struct greenlet_thread *t = core_threads; t; t = t->next)
+        if (t != core_self)
+            atomic_store(&t->exited, true);
+    unlock_all();
+}
+
+static void first_use(void) {
+    exit_key_status = pthread_key_create(&exit_key, thread_exit);
+    if (exit_key_status == 0)
+        exit_key_status = pthread_atfork(lock_all, unlock_all, forked);
+}
+
+static void discard(struct greenlet_thread *t) {
+    slab_destroy(t);
+    pthread_mutex_destroy(&t->lock);
+    memory_unmap(t, whole_pages(sizeof(*t)));
+}
+
+static int adopt(const greenlet_thread_options *o) {
+    int saved = errno, status = -ENOMEM;
+    pthread_once(&once, first_use);
+    struct greenlet_thread *t = memory_map(whole_pages(sizeof(*t)), 0);
+    if (!t)
+        return -ENOMEM;
+    atomic_store(&t->fast, CORE_AWAY);
+    t->check = (int)config_number("GREENLET_CHECK", -1, -1, 0);
+    pthread_mutex_init(&t->lock, NULL);
+    if (exit_key_status || (status = settle_options(t, o)) != 0)
+        goto fail;
+    status = -ENOMEM;
+    greenlet *g = slab_take(t);
+    if (!g)
+        goto fail;
+    t->main = t->current = g;
+    g->refs = 1;
+    g->flags = CORE_MAIN;
+    core_set_state(g, GREENLET_ACTIVE);
+    core_set_near(t, g);
+    core_self = t; /* the backend may ask the core for memory */
+    if (backend_adopt(t) != 0)
+        goto fail_self;
+    if (overflow_wanted() && overflow_thread(t) != 0)
+        goto fail_backend;
+    if (pthread_setspecific(exit_key, t) != 0)
+        goto fail_overflow;
+    if (t->check >= 0)
+        t->slow |= SLOW_CHECK;
+    pthread_mutex_lock(&core_threads_lock);
+    t->next = core_threads;
+    t->link = &core_threads;
+    if (t->next)
+        t->next->link = &t->next;
+    core_threads = t;
+    pthread_mutex_unlock(&core_threads_lock);
+    core_refresh(t);
+    errno = saved;
+    return 0;
+
+fail_overflow:
+    overflow_thread_exit(t);
+fail_backend:
+    backend_abandon(t);
+fail_self:
+    core_self = &core_nobody;
+fail:
+    discard(t);
+    errno = saved;
+    return status;
+}
+
+struct greenlet_thread *core_adopt(void) {
+    greenlet_thread_options o = GREENLET_THREAD_OPTIONS_INIT;
+    return adopt(&o) == 0 ? core_self : NULL;
+}
+
+int greenlet_thread_configure(const greenlet_thread_options *o) {
+    greenlet_thread_options options = GREENLET_THREAD_OPTIONS_INIT;
+    if (!o || o->size < sizeof(size_t) + sizeof(int) ||
+        o->size > sizeof(options))
+        return -EINVAL;
+    memcpy(&options, o, o->size);
+    return core_self != &core_nobody ? -EBUSY : adopt(&options);
+}
+
+greenlet *greenlet_current(void) {
+    struct greenlet_thread *t = core_thread();
+    if (!t)
+        return NULL;
+    if (unlikely(atomic_load_explicit(&t->queue, memory_order_relaxed) &&
+                 !(t->slow & SLOW_FORBID)))
+        core_drain(t);
+    return t->current;
+}
+
+greenlet *greenlet_main(void) {
+    struct greenlet_thread *t = core_thread();
+    return t ? t->main : NULL;
+}
+
+/* ---- The queue -------------------------------------------------------- */
+
+/* The pairing with core_enqueue: each side writes its word, fences, and then
+ * touches the other's, so one of them sees the other. */
+void core_refresh(struct greenlet_thread *t) {
+    uintptr_t fast = t->slow ? CORE_AWAY : (uintptr_t)t;
+    if (fast == atomic_load_explicit(&t->fast, memory_order_relaxed))
+        return;
+    atomic_store_explicit(&t->fast, fast, memory_order_relaxed);
+    if (fast == CORE_AWAY)
+        return;
+    atomic_thread_fence(memory_order_seq_cst);
+    if (atomic_load_explicit(&t->queue, memory_order_relaxed))
+        atomic_store_explicit(&t->fast, CORE_AWAY, memory_order_relaxed);
+}
+
+int core_enqueue(struct greenlet_thread *t, greenlet *g) {
+    pthread_mutex_lock(&t->lock);
+    if (atomic_load_explicit(&t->exited, memory_order_relaxed)) {
+        pthread_mutex_unlock(&t->lock);
+        return -EOWNERDEAD;
+    }
+    g->queue_next = NULL;
+    if (atomic_load_explicit(&t->queue, memory_order_relaxed))
+        t->queue_last->queue_next = g;
+    else
+        atomic_store_explicit(&t->queue, g, memory_order_relaxed);
+    t->queue_last = g;
+    atomic_thread_fence(memory_order_seq_cst);
+    atomic_store_explicit(&t->fast, CORE_AWAY, memory_order_relaxed);
+    pthread_mutex_unlock(&t->lock);
+    return 0;
+}
+
+/* One entry: if this thread made it, its two counts are added up. */
+static void handle(struct greenlet_thread *t, greenlet *g) {
+    int32_t s = atomic_fetch_and(&g->shared, ~SHARED_QUEUED);
+    if (slab_maker(g) == t && !(s & SHARED_MERGED)) {
+        int32_t n = s >> 2;
+        atomic_fetch_sub(&g->shared, n * SHARED_ONE);
+        g->refs = (uint32_t)((int32_t)g->refs + n);
+        if (g->refs)
+            return;
+        s = atomic_fetch_or(&g->shared, SHARED_MERGED);
+    }
+    if (s >> 2 == 0 &&
+        !(atomic_load(&g->shared) & SHARED_QUEUED))
+        core_last_reference(t, g);
+}
+
+static size_t drain(struct greenlet_thread *t) {
+    size_t n = 0;
+    while (atomic_load_explicit(&t->queue, memory_order_relaxed)) {
+        pthread_mutex_lock(&t->lock);
+        greenlet *g = atomic_load_explicit(&t->queue, memory_order_relaxed);
+        if (g)
+            atomic_store_explicit(&t->queue, g->queue_next,
+                                  memory_order_relaxed);
+        pthread_mutex_unlock(&t->lock);
+        if (!g)
+            break;
+        g->queue_next = NULL;
+        handle(t, g);
+        n++;
+    }
+    core_refresh(t);
+    return n;
+}
+
+void core_drain(struct greenlet_thread *t) { drain(t); }
+
+size_t greenlet_drain(void) {
+    struct greenlet_thread *t = core_self;
+    if (t == &core_nobody || t->slow & SLOW_FORBID)
+        return 0;
+    return drain(t);
+}
+
+/* ---- The end of a thread ---------------------------------------------- */
+
+static bool has_locals(const struct greenlet_thread *t, const greenlet *g) {
+    return core_home(g) == t && core_state(g) == GREENLET_ACTIVE && g->side &&
+           g->side->locals;
+}
+
+static bool run_locals(greenlet *g, void *arg) {
+    struct greenlet_thread *t = arg;
+    if (has_locals(t, g))
+        core_run_destructors(t, g);
+    return false;
+}
+
+/* A destructor may free any greenlet: look again from the start. */
+static void run_foreign_locals(struct greenlet_thread *t) {
+    greenlet *g;
+    do {
+        pthread_mutex_lock(&t->lock);
+        for (g = t->foreign; g && !has_locals(t, g);)
+            g = g->side->foreign_next;
+        pthread_mutex_unlock(&t->lock);
+        if (g)
+            core_run_destructors(t, g);
+    } while (g);
+}
+
+/* Nothing of it runs again. */
+static bool end_greenlet(greenlet *g, void *arg) {
+    struct greenlet_thread *t = arg;
+    if (core_home(g) != t)
+        return false;
+    if (core_state(g) == GREENLET_ACTIVE && g != t->main)
+        backend_release(t, g);
+    core_set_state(g, GREENLET_DEAD);
+    core_set_away(t, g);
+    return false;
+}
+
+/* The maker's share of the references joins the others'. If the sum is zero
+ * nobody else can touch it, and it is collected. */
+static bool merge(greenlet *g, void *arg) {
+    greenlet **unreferenced = arg;
+    if (atomic_load(&g->shared) & SHARED_MERGED)
+        return false;
+    int32_t refs = (int32_t)g->refs;
+    g->refs = 0;
+    int32_t s = atomic_fetch_add(&g->shared, refs * SHARED_ONE + SHARED_MERGED);
+    if ((s >> 2) + refs == 0) {
+        g->queue_next = *unreferenced;
+        *unreferenced = g;
+    }
+    return false;
+}
+
+void core_settle(struct greenlet_thread *t) {
+    if (!atomic_load(&t->exited))
+        return;
+    pthread_mutex_lock(&t->lock);
+    bool over = t->population == 0 && !t->foreign;
+    pthread_mutex_unlock(&t->lock);
+    if (over)
+        discard(t);
+}
+
+static void thread_exit(void *arg) {
+    struct greenlet_thread *t = arg;
+    int saved = errno;
+    greenlet *unreferenced = NULL;
+
+    /* User code runs for the last time, on the thread's own stack; it can
+     * not switch. pthread_exit may have come from inside a greenlet. */
+    core_slow_on(t, SLOW_FORBID);
+    if (t->current != t->main) {
+        greenlet *g = t->current;
+        core_set_away(t, g);
+        t->current = t->main;
+    }
+    slab_visit(t, run_locals, t);
+    run_foreign_locals(t);
+
+    pthread_mutex_lock(&core_threads_lock);
+    *t->link = t->next;
+    if (t->next)
+        t->next->link = t->link;
+    core_add_counters(&retired, &t->counters);
+    pthread_mutex_lock(&t->lock);
+    atomic_store(&t->exited, true);
+    slab_collect(t);
+    slab_visit(t, end_greenlet, t);
+    for (greenlet *g = t->foreign; g; g = g->side->foreign_next)
+        end_greenlet(g, t);
+    for (greenlet *g = atomic_load(&t->queue), *next; g; g = next) {
+        next = g->queue_next;
+        int32_t s = atomic_fetch_and(&g->shared, ~SHARED_QUEUED);
+        if (s & SHARED_MERGED && s >> 2 == 0) {
+            g->queue_next = unreferenced;
+            unreferenced = g;
+        }
+    }
+    atomic_store(&t->queue, NULL);
+    slab_visit(t, merge, &unreferenced);
+    pthread_mutex_unlock(&t->lock);
+    pthread_mutex_unlock(&core_threads_lock);
+
+    backend_abandon(t);
+    overflow_thread_exit(t);
+    core_self = &core_nobody;
+    for (greenlet *next; unreferenced; unreferenced = next) {
+        next = unreferenced->queue_next;
+        core_last_reference(core_self, unreferenced);
+    }
+    greenlet_unref(t->main);
+    errno = saved;
+}
+
+struct shutdown {
+    struct greenlet_thread *t;
+    greenlet **list; /* NULL: only count */
+    size_t n;
+};
+
+static bool list_suspended(greenlet *g, void *arg) {
+    struct shutdown *s = arg;
+    if (core_home(g) == s->t && core_state(g) == GREENLET_ACTIVE &&
+        !(g->flags & (CORE_MAIN | CORE_VISITED))) {
+        if (s->list)
+            s->list[s->n] = g;
+        s->n++;
+    }
+    return false;
+}
+
+static void visit_all(struct greenlet_thread *t,
+                      bool (*visit)(greenlet *, void *), void *data) {
+    slab_visit(t, visit, data);
+    pthread_mutex_lock(&t->lock);
+    for (greenlet *g = t->foreign; g; g = g->side->foreign_next)
+        visit(g, data);
+    pthread_mutex_unlock(&t->lock);
+}
+
+static int latest_first(const void *a, const void *b) {
+    uint32_t x = (*(greenlet *const *)a)->serial;
+    uint32_t y = (*(greenlet *const *)b)->serial;
+    return x < y ? 1 : x > y ? -1 : 0;
+}
+
+static bool forget_visit(greenlet *g, void *arg) {
+    (void)arg;
+    g->flags &= (uint8_t)~CORE_VISITED;
+    return false;
+}
+
+/* Kills those that are suspended now. Returns how many there were. */
+static size_t shutdown_round(struct greenlet_thread *t, int *status) {
+    struct shutdown s = {t, NULL, 0};
+    visit_all(t, list_suspended, &s);
+    if (s.n == 0)
+        return 0;
+    s.list = memory_alloc(s.n * sizeof(greenlet *));
+    if (!s.list) {
+        *status = -ENOMEM;
+        return 0;
+    }
+    s.n = 0;
+    visit_all(t, list_suspended, &s);
+    qsort(s.list, s.n, sizeof(greenlet *), latest_first);
+    for (size_t i = 0; i < s.n; i++)
+        greenlet_ref(s.list[i]);
+    for (size_t i = 0; i < s.n; i++) {
+        greenlet *g = s.list[i];
+        g->flags |= CORE_VISITED;
+        greenlet_message m = core_kill(t, g, 0);
+        if (core_state(g) != GREENLET_DEAD)
+            *status = m.status == -ENOMEM ? -ENOMEM : -EBUSY;
+        greenlet_unref(g);
+    }
+    memory_free(s.list);
+    return s.n;
+}
+
+int greenlet_thread_shutdown(void) {
+    struct greenlet_thread *t = core_self;
+    int status = 0;
+    if (t == &core_nobody)
+        return 0;
+    if (t->current != t->main || t->slow & SLOW_FORBID)
+        return -EINVAL;
+    drain(t);
+    /* A dying greenlet may start others. */
+    while (shutdown_round(t, &status) != 0)
+        ;
+    visit_all(t, forget_visit, NULL);
+    return status;
+}
+
+/* ---- Statistics of threads -------------------------------------------- */
+
+#define FOR_EACH_COUNTER(each)                                                 \
+    each(switches) each(misses) each(evictions) each(fills)                    \
+        each(saved_bytes) each(filled_bytes) each(allocations)
+
+void core_add_counters(struct core_counters *to,
+                       const struct core_counters *from) {
+    struct core_counters *f = (struct core_counters *)from;
+#define ADD(name)                                                              \
+    counter_add(&to->name,                                                     \
+                atomic_load_explicit(&f->name, memory_order_relaxed));
+    FOR_EACH_COUNTER(ADD)
+    counter_max(&to->stack_high, atomic_load_explicit(&f->stack_high,
+                                                      memory_order_relaxed));
+}
+
+void core_all_counters(struct core_counters *sum) {
+    pthread_mutex_lock(&core_threads_lock);
+    core_add_counters(sum, &retired);
+    for (struct greenlet_thread *t = core_threads; t; t = t->next)
+        core_add_counters(sum, &t->counters);
+    pthread_mutex_unlock(&core_threads_lock);
+}
