@@ -31,7 +31,8 @@
 #include "core.h"
 
 /* The thread's first use: t->main (active, current) runs on the thread's own
- * stack; t->lanes, lane_bytes and stack_bytes are set. 0 or -ENOMEM. */
+ * stack; t->lanes, lane_bytes and stack_bytes are set. 0 or -ENOMEM: then
+ * backend_abandon() follows. */
 int backend_adopt(struct greenlet_thread *t);
 
 /* The thread exits, on its own stack, no greenlet of it runs again and each
@@ -39,7 +40,8 @@ int backend_adopt(struct greenlet_thread *t);
 void backend_abandon(struct greenlet_thread *t);
 
 /* A new greenlet: take from `o` what the backend wants to know. Allocates
- * nothing. 0, -EINVAL (no such lane), -E2BIG (no stack of that size). */
+ * nothing. 0, -EINVAL (no such lane), -E2BIG (no stack of that size; the core
+ * has refused more than 1 GiB). */
 int backend_init(struct greenlet_thread *t, greenlet *g,
                  const greenlet_options *o);
 

@@ -66,7 +66,7 @@ struct greenlet {
 /* What few greenlets have. */
 struct greenlet_side {
     char name[48];
-    void **locals;               /* GREENLET_KEYS_MAX pointers, or NULL    */
+    struct core_local *locals;   /* GREENLET_KEYS_MAX of them, or NULL     */
     greenlet *foreign_next;      /* the home thread's list, under its lock */
     greenlet **foreign_link;
     uint32_t fpu[2];             /* GREENLET_FPU: control words            */
@@ -247,6 +247,9 @@ _Noreturn void core_finish(greenlet_message last);
 _Noreturn void core_fatal(const char *what, const greenlet *a,
                           const greenlet *b);
 
+/* greenlet.c: what a report calls it. Async-signal-safe. */
+const char *core_label(const greenlet *g);
+
 /* memory.c: the system's memory. All zero at first. Keeps errno; counts into
  * the calling thread's `allocations`. Returns NULL if there is none. */
 void *memory_map(size_t bytes, size_t align);      /* lazily committed     */
@@ -300,6 +303,9 @@ void core_run_destructors(struct greenlet_thread *t, greenlet *g);
 int overflow_thread(struct greenlet_thread *t);
 void overflow_thread_exit(struct greenlet_thread *t);
 bool overflow_wanted(void);
+
+/* thread.c: finds t->own_low and own_high, if it can, for the caller. */
+void core_find_own_stack(struct greenlet_thread *t);
 
 /* thread.c */
 int64_t config_number(const char *name, int64_t fallback, int64_t least,

@@ -87,12 +87,12 @@ static void unraisable(struct greenlet_thread *t, greenlet *g,
         fprintf(stderr,
                 "greenlet: '%s' (%p) lost its last reference and did not "
                 "die; it is leaked\n",
-                greenlet_name(g), (void *)g);
+                core_label(g), (void *)g);
     else
         fprintf(stderr,
                 "greenlet: '%s' (%p) lost its last reference and died of "
                 "status %ld\n",
-                greenlet_name(g), (void *)g, (long)m.status);
+                core_label(g), (void *)g, (long)m.status);
     errno = saved;
 }
 
@@ -206,6 +206,8 @@ void core_free(greenlet *g) {
     }
 }
 
+static const size_t STACK_BYTES_MAX = (size_t)1 << 30;
+
 /* What the caller knows of `o`, the rest at defaults. */
 static int read_options(greenlet_options *out, const greenlet_options *o) {
     *out = (greenlet_options)GREENLET_OPTIONS_INIT;
@@ -214,6 +216,8 @@ static int read_options(greenlet_options *out, const greenlet_options *o) {
     if (o->size < sizeof(size_t) + sizeof(void *) || o->size > sizeof(*out))
         return -EINVAL;
     memcpy(out, o, o->size);
+    if (out->stack_bytes > STACK_BYTES_MAX)
+        return -E2BIG;
     return out->flags & ~(unsigned)CORE_SPECIAL ? -EINVAL : 0;
 }
 
@@ -301,9 +305,12 @@ void greenlet_set_user_data(greenlet *g, void *data) {
 }
 
 const char *greenlet_name(const greenlet *g) {
-    if (g && g->side && g->side->name[0])
-        return g->side->name;
-    return g && g->flags & CORE_MAIN ? "main" : "";
+    return g && g->side ? g->side->name : "";
+}
+
+const char *core_label(const greenlet *g) {
+    const char *name = greenlet_name(g);
+    return *name ? name : g->flags & CORE_MAIN ? "main" : "(no name)";
 }
 
 int greenlet_set_name(greenlet *g, const char *name) {

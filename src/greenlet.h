@@ -80,7 +80,7 @@ typedef struct greenlet_options {
     const char *name;   /* copied; NULL: none                              */
     void *user_data;    /* borrowed; see greenlet_user_data                */
     size_t stack_bytes; /* at least this much stack; 0: thread's default   */
-    int lane;           /* copy backend: a lane's number; else ignored     */
+    int lane;           /* copy on lanes: the lane's number; else ignored  */
     unsigned flags;     /* GREENLET_FPU | GREENLET_STATS                   */
 } greenlet_options;
 

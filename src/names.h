@@ -31,6 +31,8 @@
 #define core_run_destructors greenlet_core_run_destructors
 #define core_add_counters greenlet_core_add_counters
 #define core_all_counters greenlet_core_all_counters
+#define core_label greenlet_core_label
+#define core_find_own_stack greenlet_core_find_own_stack
 #define config_number greenlet_config_number
 
 #define slab_take greenlet_slab_take
@@ -73,6 +75,7 @@
 #define backend_release greenlet_backend_release
 #define backend_describe greenlet_backend_describe
 #define backend_bounds greenlet_backend_bounds
+#define backend_hop greenlet_backend_hop
 
 #define arch_switch greenlet_arch_switch
 #define arch_switch_copy greenlet_arch_switch_copy

@@ -43,6 +43,8 @@ int greenlet_set_check_level(int level) {
         return -ENOMEM;
     if (level < -1 || level > 0)
         return -EINVAL;
+    if (level >= 0)
+        core_find_own_stack(t);
     t->check = level;
     level >= 0 ? core_slow_on(t, SLOW_CHECK) : core_slow_off(t, SLOW_CHECK);
     return 0;

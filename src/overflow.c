@@ -69,7 +69,7 @@ static void report(const struct greenlet_thread *t, uintptr_t at,
                    uintptr_t low, uintptr_t high) {
     const greenlet *g = t->current;
     say("greenlet: stack overflow in '");
-    say(greenlet_name(g));
+    say(core_label(g));
     say_number("' (", (uintptr_t)g, 16);
     say_number("): access to ", at, 16);
     say_number(" below its stack of ", high - low, 10);
@@ -142,17 +142,9 @@ static int install(void) {
 int overflow_thread(struct greenlet_thread *t) {
     int saved = errno, status = install();
     stack_t stack;
-    pthread_attr_t attr;
-    void *low;
-    size_t bytes;
 
-    if (status == 0 && !t->own_high && !pthread_getattr_np(pthread_self(), &attr)) {
-        if (!pthread_attr_getstack(&attr, &low, &bytes)) {
-            t->own_low = (uintptr_t)low;
-            t->own_high = (uintptr_t)low + bytes;
-        }
-        pthread_attr_destroy(&attr);
-    }
+    if (status == 0)
+        core_find_own_stack(t);
     if (status == 0 && sigaltstack(NULL, &stack) == 0 &&
         stack.ss_flags & SS_DISABLE) {
         t->overflow_stack = memory_map(HANDLER_STACK_BYTES, 0);

@@ -128,7 +128,7 @@ greenlet *slab_take(struct greenlet_thread *t) {
         }
     }
     greenlet *g = s->free;
-    if (g) {
+    if (g && (t->check < 0 || s->used_high == SLOTS)) {
         s->free = g->queue_next;
         memset(g, 0, sizeof(*g));
     } else {

@@ -55,21 +55,31 @@ static int route(struct greenlet_thread *t, greenlet **to,
     }
 }
 
+/* Where `g` may run, as far as is known. */
+static void bounds(struct greenlet_thread *t, const greenlet *g,
+                   uintptr_t *low, uintptr_t *high) {
+    size_t guard;
+    backend_bounds(t, g, low, high, &guard);
+    if (guard == 0 && t->own_high) {
+        *low = t->own_low;
+        *high = t->own_high;
+    }
+}
+
 /* Check level 0: is this call on the stack that the current greenlet has? */
 static int misplaced(struct greenlet_thread *t, const greenlet *from,
                      const greenlet *to) {
     uintptr_t low, high, here = (uintptr_t)__builtin_frame_address(0);
-    size_t guard;
-    backend_bounds(t, from, &low, &high, &guard);
+    bounds(t, from, &low, &high);
     if (here < low || here >= high)
         return -EFAULT;
     if (core_state(to) == GREENLET_ACTIVE && to != from) {
         greenlet_stack s;
         const void *saved;
         backend_describe(to, &s, &saved);
-        backend_bounds(t, to, &low, &high, &guard);
-        if ((uintptr_t)s.sp < low || s.sp > s.base ||
-            (uintptr_t)s.base - 1 >= high ||
+        bounds(t, to, &low, &high);
+        if ((uintptr_t)s.sp < low || (uintptr_t)s.sp >= high ||
+            s.sp > s.base ||
             s.saved_bytes > (uintptr_t)s.base - (uintptr_t)s.sp)
             core_fatal("a suspended stack's pointers are corrupt", to, from);
     }
@@ -147,7 +157,8 @@ greenlet_message core_transfer(struct greenlet_thread *t, greenlet *to,
     return backend_switch(t, from, target, last, how);
 }
 
-greenlet_message core_switch(greenlet *to, greenlet_message m) {
+static __attribute__((noinline)) greenlet_message
+switch_slow(greenlet *to, greenlet_message m) {
     struct greenlet_thread *t = core_thread();
     if (unlikely(!t))
         return failed(-ENOMEM);
@@ -159,16 +170,30 @@ greenlet_message core_switch(greenlet *to, greenlet_message m) {
     return core_transfer(t, to, m, 0);
 }
 
+/* What is left of the ordinary: a suspended greenlet whose bytes are away.
+ * Only tail calls, so that no frame of ours is among the bytes to copy. */
+greenlet_message core_switch(greenlet *to, greenlet_message m) {
+    struct greenlet_thread *t = core_self;
+    uintptr_t fast = atomic_load_explicit(&t->fast, memory_order_relaxed);
+    if (likely(to &&
+               atomic_load_explicit(&to->home, memory_order_relaxed) ==
+                   (fast | CORE_AWAY) &&
+               fast == (uintptr_t)t && core_state(to) == GREENLET_ACTIVE &&
+               !(to->flags & CORE_SPECIAL) && to != t->current))
+        return backend_switch(t, t->current, to, m, 0);
+    return switch_slow(to, m);
+}
+
 /* The hot path. One comparison finds everything out of the ordinary: `home`
  * is tagged when `to` is not near, `fast` when the thread wants the slow
  * path, and they differ for another thread's greenlet. */
 greenlet_message greenlet_switch(greenlet *to, void *value) {
     struct greenlet_thread *t = core_self;
     greenlet_message m = {value, 0};
-    if (likely(to && atomic_load_explicit(&to->home, memory_order_relaxed) ==
-                         atomic_load_explicit(&t->fast,
-                                              memory_order_relaxed))) {
-        greenlet *from = t->current;
+    greenlet *from = t->current;
+    if (likely(to && to != from &&
+               atomic_load_explicit(&to->home, memory_order_relaxed) ==
+                   atomic_load_explicit(&t->fast, memory_order_relaxed))) {
         t->current = to;
         counter_add(&t->counters.switches, 1);
         return backend_resume(m, from, to);
@@ -191,9 +216,18 @@ static void bury(struct greenlet_thread *t, greenlet *to) {
     t->victim = NULL;
 }
 
-static void count(greenlet *g) {
-    if (g->flags & GREENLET_STATS)
-        counter_add(&g->side->counters->switches, 1);
+/* What GREENLET_STATS adds: the switches to `to`, the depth of `from`. */
+static void count(struct greenlet_thread *t, greenlet *from, greenlet *to) {
+    if (to->flags & GREENLET_STATS)
+        counter_add(&to->side->counters->switches, 1);
+    if (!(from->flags & GREENLET_STATS))
+        return;
+    greenlet_stack s;
+    const void *saved;
+    backend_describe(from, &s, &saved);
+    uint64_t depth = (uintptr_t)s.base - (uintptr_t)__builtin_frame_address(0);
+    counter_max(&from->side->counters->stack_high, depth);
+    counter_max(&t->counters.stack_high, depth);
 }
 
 void core_commit_slow(struct greenlet_thread *t, greenlet *from, greenlet *to,
@@ -213,7 +247,7 @@ void core_commit_slow(struct greenlet_thread *t, greenlet *from, greenlet *to,
             fpu_get(to->side->fpu); /* starts with its starter's */
         fpu_set(to->flags & GREENLET_FPU ? to->side->fpu : t->fpu);
     }
-    count(to);
+    count(t, from, to);
     t->slow &= ~(unsigned)(SLOW_DROPPED | SLOW_SPECIAL);
     if (to->flags & CORE_SPECIAL)
         t->slow |= SLOW_SPECIAL;
@@ -394,7 +428,7 @@ _Noreturn void core_fatal(const char *what, const greenlet *a,
     for (int i = 0; i < 2; i++)
         if (both[i])
             fprintf(stderr, "%s '%s' (%p)", i ? " and" : ": greenlet",
-                    greenlet_name(both[i]), (const void *)both[i]);
+                    core_label(both[i]), (const void *)both[i]);
     fprintf(stderr, "\n");
     abort();
 }

@@ -21,9 +21,7 @@ pthread_mutex_t core_threads_lock = PTHREAD_MUTEX_INITIALIZER;
 struct greenlet_thread *core_threads;
 static struct core_counters retired; /* of exited threads, under the lock */
 
-static pthread_once_t once = PTHREAD_ONCE_INIT;
-static pthread_key_t exit_key;
-static int exit_key_status;
+static pthread_key_t exit_key; /* made at the first use */
 
 /* ---- Settings --------------------------------------------------------- */
 
@@ -89,6 +87,26 @@ static int settle_options(struct greenlet_thread *t,
                : 0;
 }
 
+/* The bounds that the C library gives, if the caller really is within: a host
+ * may have adopted the thread on a stack of its own. */
+void core_find_own_stack(struct greenlet_thread *t) {
+    pthread_attr_t attr;
+    uintptr_t here = (uintptr_t)__builtin_frame_address(0);
+    void *low;
+    size_t bytes;
+    int saved = errno;
+    if (t->own_high || t->current != t->main ||
+        pthread_getattr_np(pthread_self(), &attr))
+        return;
+    if (pthread_attr_getstack(&attr, &low, &bytes) == 0 &&
+        here - (uintptr_t)low < bytes) {
+        t->own_low = (uintptr_t)low;
+        t->own_high = (uintptr_t)low + bytes;
+    }
+    pthread_attr_destroy(&attr);
+    errno = saved;
+}
+
 /* ---- Adopting --------------------------------------------------------- */
 
 static void thread_exit(void *arg);
@@ -114,10 +132,21 @@ static void forked(void) {
     unlock_all();
 }
 
-static void first_use(void) {
-    exit_key_status = pthread_key_create(&exit_key, thread_exit);
-    if (exit_key_status == 0)
-        exit_key_status = pthread_atfork(lock_all, unlock_all, forked);
+/* What all threads share, at the first one's first use. */
+static int first_use(void) {
+    static bool have_key, set_up;
+    int status = 0;
+    pthread_mutex_lock(&core_threads_lock);
+    if (!have_key) {
+        status = pthread_key_create(&exit_key, thread_exit);
+        have_key = status == 0;
+    }
+    if (status == 0 && !set_up) {
+        status = pthread_atfork(lock_all, unlock_all, forked);
+        set_up = status == 0;
+    }
+    pthread_mutex_unlock(&core_threads_lock);
+    return status ? -ENOMEM : 0;
 }
 
 static void discard(struct greenlet_thread *t) {
@@ -127,15 +156,16 @@ static void discard(struct greenlet_thread *t) {
 }
 
 static int adopt(const greenlet_thread_options *o) {
-    int saved = errno, status = -ENOMEM;
-    pthread_once(&once, first_use);
+    int saved = errno, status = first_use();
+    if (status)
+        return status;
     struct greenlet_thread *t = memory_map(whole_pages(sizeof(*t)), 0);
     if (!t)
         return -ENOMEM;
     atomic_store(&t->fast, CORE_AWAY);
     t->check = (int)config_number("GREENLET_CHECK", -1, -1, 0);
     pthread_mutex_init(&t->lock, NULL);
-    if (exit_key_status || (status = settle_options(t, o)) != 0)
+    if ((status = settle_options(t, o)) != 0)
         goto fail;
     status = -ENOMEM;
     greenlet *g = slab_take(t);
@@ -148,13 +178,15 @@ static int adopt(const greenlet_thread_options *o) {
     core_set_near(t, g);
     core_self = t; /* the backend may ask the core for memory */
     if (backend_adopt(t) != 0)
-        goto fail_self;
+        goto fail_backend;
     if (overflow_wanted() && overflow_thread(t) != 0)
         goto fail_backend;
     if (pthread_setspecific(exit_key, t) != 0)
         goto fail_overflow;
-    if (t->check >= 0)
+    if (t->check >= 0) {
         t->slow |= SLOW_CHECK;
+        core_find_own_stack(t);
+    }
     pthread_mutex_lock(&core_threads_lock);
     t->next = core_threads;
     t->link = &core_threads;
@@ -170,7 +202,6 @@ fail_overflow:
     overflow_thread_exit(t);
 fail_backend:
     backend_abandon(t);
-fail_self:
     core_self = &core_nobody;
 fail:
     discard(t);
@@ -407,9 +438,9 @@ struct shutdown {
     size_t n;
 };
 
-static bool list_suspended(greenlet *g, void *arg) {
+static bool list_living(greenlet *g, void *arg) {
     struct shutdown *s = arg;
-    if (core_home(g) == s->t && core_state(g) == GREENLET_ACTIVE &&
+    if (core_home(g) == s->t && core_state(g) != GREENLET_DEAD &&
         !(g->flags & (CORE_MAIN | CORE_VISITED))) {
         if (s->list)
             s->list[s->n] = g;
@@ -439,10 +470,10 @@ static bool forget_visit(greenlet *g, void *arg) {
     return false;
 }
 
-/* Kills those that are suspended now. Returns how many there were. */
+/* Kills those that live now. Returns how many there were. */
 static size_t shutdown_round(struct greenlet_thread *t, int *status) {
     struct shutdown s = {t, NULL, 0};
-    visit_all(t, list_suspended, &s);
+    visit_all(t, list_living, &s);
     if (s.n == 0)
         return 0;
     s.list = memory_alloc(s.n * sizeof(greenlet *));
@@ -451,7 +482,7 @@ static size_t shutdown_round(struct greenlet_thread *t, int *status) {
         return 0;
     }
     s.n = 0;
-    visit_all(t, list_suspended, &s);
+    visit_all(t, list_living, &s);
     qsort(s.list, s.n, sizeof(greenlet *), latest_first);
     for (size_t i = 0; i < s.n; i++)
         greenlet_ref(s.list[i]);

@@ -35,7 +35,7 @@ struct copy_plan {
     bool dying;           /* `from` is: its bytes are not saved            */
     bool fresh;           /* `to` starts                                   */
     bool exchange;        /* the slice of `to` becomes the evicted one's   */
-    bool frame_saved;     /* assembly has put from's frame into its slice  */
+    unsigned frame_saved; /* bytes of from's frame that go into its slice  */
     bool after;
     uint64_t moved;       /* bytes                                         */
     char scratch[128];    /* a frame that nobody wants                     */

@@ -355,8 +355,8 @@ static void save(struct greenlet_thread *t, struct copy_plan *p) {
         size_t n = wanted(o, sp, to);
         if (n && !p->exchange) {
             size_t done = o->b.saved;
-            if (p->frame_saved && o == p->from)
-                done += ARCH_FRAME_BYTES;
+            if (o == p->from)
+                done += p->frame_saved;
             move_bytes(o->b.slice + done, sp + done, n - done);
             note_eviction(t, p, o, n - o->b.saved);
             o->b.saved = (uint32_t)n;
@@ -408,11 +408,15 @@ struct arch_copy *arch_copy_prepare(unsigned how, void *sp) {
     /* Where the frame goes: straight to its place in the slice, when all of
      * it is to be saved there, and nobody's bytes are in it yet. */
     p->frame = p->dying ? p->scratch : sp;
-    p->frame_saved = false;
+    p->frame_saved = 0;
     if (!p->dying && from->b.slice && !p->exchange) {
-        p->frame_saved = wanted(from, sp, to) >= ARCH_FRAME_BYTES;
-        if (p->frame_saved)
+        p->frame_saved = (unsigned)wanted(from, sp, to);
+        if (p->frame_saved >= ARCH_FRAME_BYTES) {
+            p->frame_saved = ARCH_FRAME_BYTES;
             p->frame = from->b.slice;
+        } else {
+            p->frame = p->scratch; /* the cut goes through it */
+        }
     }
     save(t, p);
     return (struct arch_copy *)(void *)p;
@@ -458,6 +462,13 @@ void *arch_copy_fill(struct arch_copy *c) {
             counter_add(&to->side->counters->filled_bytes, n);
         }
     }
+    if (unlikely(p->frame_saved && p->frame == p->scratch)) {
+        greenlet *from = p->from;
+        size_t low = p->frame_saved;
+        move_bytes(from->b.slice, p->scratch, low);
+        move_bytes((char *)from->b.sp + low, p->scratch + low,
+                   ARCH_FRAME_BYTES - low);
+    }
     if (p->exchange) {
         exchange(t, p);
     } else if (n) {
@@ -484,11 +495,9 @@ int backend_adopt(struct greenlet_thread *t) {
     t->main->b.base = (char *)(UINTPTR_MAX & ~(uintptr_t)63);
     size_t n = in_place(t) ? 1 : (size_t)t->lanes;
     struct copy_region *regions = memory_alloc(n * sizeof(*regions));
-    if (!regions || grow_reserve(t, t->lane_bytes + 65536) != 0) {
-        memory_free(regions);
-        return -ENOMEM;
-    }
     t->b.lanes = regions;
+    if (!regions || grow_reserve(t, t->lane_bytes + 65536) != 0)
+        return -ENOMEM;
     if (in_place(t)) {
         t->b.place = regions;
         regions->head = t->main;
@@ -502,7 +511,7 @@ int backend_adopt(struct greenlet_thread *t) {
 }
 
 void backend_abandon(struct greenlet_thread *t) {
-    for (int i = 0; i < t->lanes; i++)
+    for (int i = 0; t->b.lanes && i < t->lanes; i++)
         if (t->b.lanes[i].memory)
             memory_unmap(t->b.lanes[i].memory,
                          (size_t)(t->b.lanes[i].low - t->b.lanes[i].memory) +
@@ -510,7 +519,8 @@ void backend_abandon(struct greenlet_thread *t) {
                              (memory_page() > 4096 ? memory_page() : 4096));
     memory_free(t->b.lanes);
     slice_pool_destroy(&t->b.slices);
-    memory_unmap(t->b.reserve, t->b.reserve_bytes);
+    if (t->b.reserve)
+        memory_unmap(t->b.reserve, t->b.reserve_bytes);
 }
 
 int backend_init(struct greenlet_thread *t, greenlet *g,

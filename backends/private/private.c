@@ -15,8 +15,6 @@
 #include "arch.h"
 #include "backend.h"
 
-static const size_t STACK_BYTES_MOST = (size_t)1 << 30;
-
 int backend_adopt(struct greenlet_thread *t) {
     return stack_take(&t->b.pool, t->stack_bytes, &t->b.reserve, NULL);
 }
@@ -28,8 +26,6 @@ void backend_abandon(struct greenlet_thread *t) {
 int backend_init(struct greenlet_thread *t, greenlet *g,
                  const greenlet_options *o) {
     (void)t;
-    if (o->stack_bytes > STACK_BYTES_MOST)
-        return -E2BIG;
     g->b.stack_bytes = o->stack_bytes;
     return 0;
 }

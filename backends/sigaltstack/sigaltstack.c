@@ -60,8 +60,6 @@
 /* The main greenlet's base: a thread's own stack has none that we know. */
 #define MAIN_BASE ((char *)(UINTPTR_MAX & ~(uintptr_t)63))
 
-static const size_t STACK_BYTES_MAX = (size_t)1 << 30;
-
 /* Where a greenlet goes on. */
 struct point {
     sigjmp_buf env; /* has no signal mask */
@@ -163,11 +161,11 @@ struct request {
 
 /* Guards what follows and, against ourselves, the signal's disposition. */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static bool ready;
+static bool fork_prepared;
 static struct sigaction previous; /* the application's */
 
-static int signal_number = SIGUSR2; /* constant when `ready` */
-static size_t signal_stack_bytes;   /* what the kernel wants at least */
+static int signal_number;         /* 0 until the first use */
+static size_t signal_stack_bytes; /* what the kernel wants at least */
 
 /* Sends `info` to this thread: a real-time signal goes behind those that are
  * pending. 0 or an errno constant. */
@@ -370,7 +368,7 @@ static int choose_signal(void) {
     case SIGSYS:
         break;
     default:
-        if (n <= SIGSYS || n >= SIGRTMIN)
+        if (n < 32 || n >= SIGRTMIN) /* between: the C library's own */
             return n;
     }
     fprintf(stderr,
@@ -378,12 +376,22 @@ static int choose_signal(void) {
     return SIGUSR2;
 }
 
-/* What all threads share, at the first one's first use. */
+/* 0 or -ENOMEM. */
+static int prepare_fork(void) {
+    if (!fork_prepared)
+        fork_prepared = pthread_atfork(fork_prepare, fork_done, fork_done) == 0;
+    return fork_prepared ? 0 : -ENOMEM;
+}
+
+/* At load, before there are threads: a fork that has begun already would not
+ * see the handlers that a first use in another thread registers. */
+static __attribute__((constructor)) void load(void) { prepare_fork(); }
+
+/* At a thread's first use. */
 static int set_up(void) {
-    int status = 0;
     pthread_mutex_lock(&lock);
-    if (!ready &&
-        (status = pthread_atfork(fork_prepare, fork_done, fork_done)) == 0) {
+    int status = prepare_fork();
+    if (!signal_number) {
         signal_number = choose_signal();
 #ifdef _SC_MINSIGSTKSZ
         long bytes = sysconf(_SC_MINSIGSTKSZ);
@@ -391,10 +399,9 @@ static int set_up(void) {
         long bytes = -1;
 #endif
         signal_stack_bytes = bytes > 0 ? (size_t)bytes : (size_t)MINSIGSTKSZ;
-        ready = true;
     }
     pthread_mutex_unlock(&lock);
-    return -status;
+    return status;
 }
 
 /* ---- Stacks ----------------------------------------------------------- */
@@ -467,7 +474,7 @@ int backend_init(struct greenlet_thread *t, greenlet *g,
                  const greenlet_options *o) {
     (void)t;
     g->b.stack_bytes = o->stack_bytes;
-    return o->stack_bytes > STACK_BYTES_MAX ? -E2BIG : 0;
+    return 0;
 }
 
 greenlet_message backend_switch(struct greenlet_thread *t, greenlet *from,

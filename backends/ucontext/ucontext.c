@@ -41,8 +41,6 @@
 /* The main greenlet's base: a thread's own stack has none that we know. */
 #define MAIN_BASE ((char *)(UINTPTR_MAX & ~(uintptr_t)63))
 
-static const size_t STACK_BYTES_MAX = (size_t)1 << 30;
-
 static size_t size_of(struct stack s) { return (size_t)(s.high - s.low); }
 
 /* ---- Switching -------------------------------------------------------- */
@@ -147,7 +145,7 @@ int backend_init(struct greenlet_thread *t, greenlet *g,
                  const greenlet_options *o) {
     (void)t;
     g->b.stack_bytes = o->stack_bytes;
-    return o->stack_bytes > STACK_BYTES_MAX ? -E2BIG : 0;
+    return 0;
 }
 
 greenlet_message backend_switch(struct greenlet_thread *t, greenlet *from,
