@@ -1,0 +1,280 @@
+/* Every byte of every frame, through any order of visits. Contract 11, 31.
+ *
+ * Frames of many sizes are filled with a pattern that is keyed by greenlet,
+ * frame and address, and looked at after each switch.
+ * SPDX-License-Identifier: MIT */
+#include "test.h"
+
+#include <alloca.h>
+
+enum { MANY = 40 };
+
+static greenlet *all[MANY];
+static uint64_t seed;
+
+static unsigned char key_byte(uintptr_t address, uint64_t key) {
+    uint64_t x = (address + key) * UINT64_C(0x9e3779b97f4a7c15);
+    return (unsigned char)(x >> 56);
+}
+
+static void paint(volatile unsigned char *p, size_t n, uint64_t key) {
+    for (size_t i = 0; i < n; i++)
+        p[i] = key_byte((uintptr_t)(p + i), key);
+}
+
+static void look(volatile unsigned char *p, size_t n, uint64_t key) {
+    for (size_t i = 0; i < n; i++)
+        if (p[i] != key_byte((uintptr_t)(p + i), key))
+            FAIL("byte %zu of %zu at %p is %#x", i, n,
+                 (void *)(uintptr_t)(p + i), p[i]);
+}
+
+/* Recurses `deep` frames of alloca'd sizes, waits at the bottom and at each
+ * frame on the way back. */
+__attribute__((noinline)) static intptr_t descend(int deep, size_t size,
+                                                  uint64_t key) {
+    volatile unsigned char *p = (volatile unsigned char *)alloca(size);
+    paint(p, size, key + (uint64_t)deep);
+    intptr_t count = 0;
+    if (deep > 0) {
+        count = descend(deep - 1, (size * 7 + 13) % 700 + 1, key);
+        look(p, size, key + (uint64_t)deep);
+    }
+    CHECK_EQ(back(count).status, 0);
+    look(p, size, key + (uint64_t)deep);
+    return count + 1;
+}
+
+static greenlet_message entry_descends(void *value) {
+    intptr_t who = I(value);
+    for (int n = 0; n < 2; n++)
+        CHECK_EQ(descend((int)(who % 11), (size_t)(who * 37 % 500 + 1),
+                         (uint64_t)who << 32),
+                 who % 11 + 1);
+    return val(-1);
+}
+
+static int alive;
+
+static void visit_all(void) {
+    static int i;
+    static greenlet_message m;
+    alive = MANY;
+    for (i = 0; i < MANY; i++) {
+        all[i] = spawn(entry_descends);
+        m = go(all[i], i);
+        CHECK_EQ(m.status, 0);
+    }
+    seed = 42;
+    while (alive) {
+        i = (int)(test_random(&seed) % MANY);
+        if (greenlet_get_state(all[i]) == GREENLET_DEAD)
+            continue;
+        m = go(all[i], 1);
+        CHECK_EQ(m.status, 0);
+        if (I(m.value) == -1) {
+            CHECK_EQ(greenlet_get_state(all[i]), GREENLET_DEAD);
+            alive--;
+        }
+    }
+    for (i = 0; i < MANY; i++)
+        greenlet_unref(all[i]);
+}
+
+TEST(contract_31_frames_of_many_depths) {
+    for (unsigned n = test_amount(3, 100); n; n--)
+        visit_all();
+}
+
+static void *on_lanes(void *lanes) {
+    greenlet_thread_options o = GREENLET_THREAD_OPTIONS_INIT;
+    o.lanes = (int)I(lanes);
+    CHECK_EQ(greenlet_thread_configure(&o), 0);
+    for (unsigned n = test_amount(2, 50); n; n--)
+        visit_all();
+    return NULL;
+}
+
+TEST(contract_31_frames_of_many_depths_on_few_lanes) {
+    for (int lanes = 0; lanes <= 3; lanes++)
+        test_join(test_thread(on_lanes, V(lanes)));
+}
+
+/* ---- Big frames: 64 KiB and more on a stack that was asked for
+ * ---------------- */
+
+enum { BIG = 64 * 1024 };
+
+__attribute__((noinline)) static void wait_big(uint64_t key) {
+    volatile unsigned char big[BIG];
+    paint(big, BIG, key);
+    for (int i = 0; i < 3; i++) {
+        CHECK_EQ(back(1).status, 0);
+        look(big, BIG, key);
+    }
+}
+
+__attribute__((noinline)) static void wait_small(uint64_t key) {
+    volatile unsigned char small[64];
+    paint(small, sizeof small, key);
+    CHECK_EQ(back(1).status, 0);
+    look(small, sizeof small, key);
+}
+
+static greenlet_message entry_big(void *value) {
+    uint64_t key = (uint64_t)I(value) << 20;
+    for (int i = 0; i < 3; i++) {
+        wait_big(key);
+        wait_small(key + 1);
+    }
+    return val(2);
+}
+
+static void visit_big(void) {
+    enum { N = 6 };
+    static greenlet *big[N];
+    static int i, n;
+    for (i = 0; i < N; i++) {
+        greenlet_options o = GREENLET_OPTIONS_INIT;
+        o.stack_bytes = 3 * BIG;
+        big[i] = greenlet_new(entry_big, &o);
+        if (!big[i])
+            FAIL("greenlet_new: %s", strerror(errno));
+    }
+    for (n = 0; n < 13; n++)
+        for (i = 0; i < N; i++)
+            CHECK_MSG(go(big[i], i), n == 12 ? 2 : 1, 0);
+    for (i = 0; i < N; i++) {
+        CHECK_EQ(greenlet_get_state(big[i]), GREENLET_DEAD);
+        greenlet_unref(big[i]);
+    }
+}
+
+TEST(contract_31_big_frames) { visit_big(); }
+
+static void *big_on_lanes(void *lanes) {
+    greenlet_thread_options o = GREENLET_THREAD_OPTIONS_INIT;
+    o.lanes = (int)I(lanes);
+    o.lane_bytes = 4 * BIG;
+    CHECK_EQ(greenlet_thread_configure(&o), 0);
+    visit_big();
+    return NULL;
+}
+
+TEST(contract_31_big_frames_on_few_lanes) {
+    for (int lanes = 0; lanes <= 2; lanes++)
+        test_join(test_thread(big_on_lanes, V(lanes)));
+}
+
+/* ---- Big and small in turn: what is saved shrinks and grows
+ * -------------------- */
+
+__attribute__((noinline)) static void wait_with(size_t size, uint64_t key) {
+    volatile unsigned char *p = (volatile unsigned char *)alloca(size);
+    paint(p, size, key);
+    CHECK_EQ(back(0).status, 0);
+    look(p, size, key);
+}
+
+static greenlet_message entry_breathes(void *value) {
+    uint64_t state = (uint64_t)I(value) + 1;
+    for (unsigned n = test_amount(200, 5000); n; n--) {
+        uint64_t r = test_random(&state);
+        wait_with((size_t)1 + (size_t)(r % (r & 64 ? 8000 : 200)), r);
+    }
+    return val(1);
+}
+
+static void *breathe(void *lanes) {
+    enum { N = 7 };
+    static greenlet *some[N];
+    static int i;
+    static intptr_t done;
+    greenlet_thread_options o = GREENLET_THREAD_OPTIONS_INIT;
+    o.lanes = (int)I(lanes);
+    CHECK_EQ(greenlet_thread_configure(&o), 0);
+    for (i = 0; i < N; i++)
+        some[i] = spawn(entry_breathes);
+    for (done = 0; !done;)
+        for (i = 0; i < N; i++)
+            done += I(go(some[i], i).value);
+    CHECK_EQ(done, N);
+    for (i = 0; i < N; i++)
+        greenlet_unref(some[i]);
+    return NULL;
+}
+
+TEST(contract_31_sizes_go_up_and_down) {
+    for (int lanes = -1; lanes <= 2; lanes++)
+        test_join(test_thread(breathe, V(lanes)));
+}
+
+/* ---- Sideways among many, without main
+ * ------------------------------------------ */
+
+static greenlet_message entry_ring(void *value) {
+    intptr_t me = I(greenlet_user_data(greenlet_current()));
+    volatile unsigned char frame[300];
+    uint64_t key = (uint64_t)me << 24;
+    paint(frame, sizeof frame, key);
+    greenlet_message m = val(I(value));
+    while (m.status == 0 && I(m.value) > 0) {
+        m = go(all[(me + 1) % MANY], I(m.value) - 1);
+        look(frame, sizeof frame, key);
+    }
+    if (m.status == 0)
+        m = greenlet_switch(greenlet_main(), m.value);
+    look(frame, sizeof frame, key);
+    return m;
+}
+
+static void run_ring(void) {
+    static int i;
+    for (i = 0; i < MANY; i++) {
+        greenlet_options o = GREENLET_OPTIONS_INIT;
+        o.user_data = V(i);
+        all[i] = greenlet_new(entry_ring, &o);
+        CHECK(all[i] != NULL);
+    }
+    CHECK_MSG(go(all[0], test_amount(5000, 500000)), 0, 0);
+    for (i = 0; i < MANY; i++) {
+        CHECK_MSG(greenlet_kill(all[i]), 0, 0);
+        greenlet_unref(all[i]);
+    }
+}
+
+TEST(contract_11_ring_of_greenlets) { run_ring(); }
+
+static void *ring_on_lanes(void *lanes) {
+    greenlet_thread_options o = GREENLET_THREAD_OPTIONS_INIT;
+    o.lanes = (int)I(lanes);
+    CHECK_EQ(greenlet_thread_configure(&o), 0);
+    run_ring();
+    return NULL;
+}
+
+TEST(contract_31_ring_on_few_lanes) {
+    for (int lanes = 0; lanes <= 3; lanes++)
+        test_join(test_thread(ring_on_lanes, V(lanes)));
+}
+
+/* ---- Many at once
+ * ------------------------------------------------------------- */
+
+TEST(contract_31_very_many_greenlets) {
+    static greenlet **lot;
+    static unsigned n, i, round;
+    n = test_amount(2000, 20000);
+    lot = (greenlet **)calloc(n, sizeof *lot);
+    CHECK(lot != NULL);
+    for (i = 0; i < n; i++) {
+        lot[i] = spawn(entry_pump);
+        CHECK_MSG(go(lot[i], i), i, 0);
+    }
+    for (round = 0; round < 3; round++)
+        for (i = 0; i < n; i++)
+            CHECK_MSG(go(lot[(i * 7919u) % n], round), round, 0);
+    for (i = 0; i < n; i++)
+        greenlet_unref(lot[i]);
+    free(lot);
+}

@@ -1,0 +1,215 @@
+/* fork(). Contract 29.
+ * SPDX-License-Identifier: MIT */
+#include "test.h"
+
+#include <sys/wait.h>
+#include <unistd.h>
+
+static greenlet *a, *b, *others, *others_main;
+static struct test_gate gate;
+
+static void wait_well(pid_t child) {
+    int status = 0;
+    CHECK(child > 0);
+    while (waitpid(child, &status, 0) < 0)
+        CHECK(errno == EINTR);
+    CHECK_EQ(status, 0);
+}
+
+static void go_on(void) {
+    static intptr_t i;
+    for (i = 0; i < 10; i++) {
+        CHECK_MSG(go(a, i), i, 0);
+        CHECK_MSG(go(b, -i), -i, 0);
+    }
+    greenlet *g = spawn(entry_echo);
+    CHECK_MSG(go(g, 5), 5, 0);
+    greenlet_unref(g);
+    CHECK_MSG(greenlet_throw(a, 4, V(2)), 2, 4);
+    CHECK_MSG(greenlet_kill(b), 0, 0);
+    greenlet_unref(a);
+    greenlet_unref(b);
+}
+
+TEST(contract_29_child_keeps_its_greenlets) {
+    a = spawn(entry_pump);
+    b = spawn(entry_pump);
+    go(a, 1);
+    go(b, 1);
+    pid_t child = fork();
+    if (child == 0) {
+        go_on();
+        _exit(0);
+    }
+    wait_well(child);
+    go_on();
+}
+
+static greenlet_message entry_forks(void *value) {
+    static pid_t child;
+    child = fork();
+    if (child == 0) {
+        CHECK_MSG(go(b, 3), 3, 0);
+        CHECK_MSG(back(100), 7, 0); /* in the child's main */
+        return val(101);
+    }
+    wait_well(child);
+    return val(I(value));
+}
+
+TEST(contract_29_fork_in_a_greenlet) {
+    static pid_t parent;
+    parent = getpid();
+    b = spawn(entry_pump);
+    go(b, 1);
+    CHECK_EQ(greenlet_set_parent(b, greenlet_main()), 0);
+    a = spawn(entry_forks);
+    CHECK_EQ(greenlet_set_parent(b, a), 0);
+    greenlet_message m = go(a, 55);
+    if (getpid() != parent) {
+        CHECK_MSG(m, 100, 0);
+        CHECK_MSG(go(a, 7), 101, 0);
+        _exit(0);
+    }
+    CHECK_MSG(m, 55, 0);
+    greenlet_unref(a);
+}
+
+static void *other_thread(void *unused) {
+    (void)unused;
+    others_main = greenlet_ref(greenlet_main());
+    others = spawn(entry_pump);
+    go(others, 1);
+    gate_reach(&gate, 1);
+    gate_wait(&gate, 2);
+    CHECK_MSG(go(others, 2), 2, 0);
+    greenlet_unref(others);
+    greenlet_unref(others_main);
+    return NULL;
+}
+
+static void check_others_dead(void) {
+    CHECK_EQ(greenlet_get_state(others), GREENLET_DEAD);
+    CHECK_EQ(greenlet_get_state(others_main), GREENLET_DEAD);
+    CHECK_MSG(go(others, 1), 0, -EOWNERDEAD);
+    CHECK_MSG(go(others_main, 1), 0, -EOWNERDEAD);
+    greenlet_unref(others);
+    greenlet_unref(others_main);
+}
+
+static void *later_thread(void *unused) {
+    (void)unused;
+    greenlet *g = spawn(entry_pump);
+    CHECK_MSG(go(g, 5), 5, 0);
+    greenlet_unref(g);
+    return NULL;
+}
+
+TEST(contract_29_other_threads_greenlets_read_as_dead) {
+    pthread_t thread = test_thread(other_thread, NULL);
+    gate_wait(&gate, 1);
+    a = spawn(entry_pump);
+    b = spawn(entry_pump);
+    go(a, 1);
+    go(b, 1);
+    pid_t child = fork();
+    if (child == 0) {
+        check_others_dead();
+        go_on();
+        greenlet_statistics s = GREENLET_STATISTICS_INIT;
+        CHECK_EQ(greenlet_process_statistics(&s), 0);
+        if (!test_has_tsan()) { /* which cannot after such a fork */
+            test_join(test_thread(later_thread, NULL));
+            test_join(test_thread(later_thread, NULL));
+        }
+        _exit(0);
+    }
+    wait_well(child);
+    CHECK_EQ(greenlet_get_state(others), GREENLET_ACTIVE);
+    go_on();
+    gate_reach(&gate, 2);
+    test_join(thread);
+}
+
+static void *forks_elsewhere(void *unused) {
+    (void)unused;
+    a = spawn(entry_pump);
+    b = spawn(entry_pump);
+    go(a, 1);
+    go(b, 1);
+    pid_t child = fork();
+    if (child == 0) {
+        CHECK_EQ(greenlet_get_state(others), GREENLET_DEAD);
+        CHECK_EQ(greenlet_get_state(others_main), GREENLET_DEAD);
+        go_on();
+        _exit(0);
+    }
+    wait_well(child);
+    go_on();
+    return NULL;
+}
+
+/* The survivor is not the process's first thread. */
+TEST(contract_29_fork_in_another_thread) {
+    others_main = greenlet_ref(greenlet_main());
+    others = spawn(entry_pump);
+    go(others, 1);
+    test_join(test_thread(forks_elsewhere, NULL));
+    CHECK_MSG(go(others, 2), 2, 0);
+    greenlet_unref(others);
+}
+
+/* Forks while other threads are busy in the library: no lock stays held. */
+static volatile int stop;
+
+static void *busy(void *unused) {
+    (void)unused;
+    while (!__atomic_load_n(&stop, __ATOMIC_ACQUIRE)) {
+        greenlet *g = spawn_named(entry_pump, "busy");
+        go(g, 1);
+        greenlet_unref(g);
+        greenlet_unref(spawn_under(entry_echo, others_main));
+    }
+    return NULL;
+}
+
+TEST(contract_29_fork_with_busy_threads) {
+    enum { THREADS = 3 };
+    static pthread_t threads[THREADS];
+    static int i;
+    if (test_has_tsan())
+        SKIP("TSan cannot follow a fork of a busy process");
+    others_main = greenlet_main();
+    for (i = 0; i < THREADS; i++)
+        threads[i] = test_thread(busy, NULL);
+    for (i = 0; i < (int)test_amount(20, 200); i++) {
+        pid_t child = fork();
+        if (child == 0) {
+            alarm(30);
+            a = spawn(entry_pump);
+            b = spawn(entry_pump);
+            go_on();
+            greenlet_drain();
+            _exit(0);
+        }
+        wait_well(child);
+        greenlet_drain(); /* what the others have dropped */
+    }
+    __atomic_store_n(&stop, 1, __ATOMIC_RELEASE);
+    for (i = 0; i < THREADS; i++)
+        test_join(threads[i]);
+    greenlet_drain();
+}
+
+/* A child without any greenlet of its own makes its main. */
+TEST(contract_29_fork_before_first_use) {
+    pid_t child = fork();
+    if (child == 0) {
+        CHECK(greenlet_current() != NULL);
+        a = spawn(entry_pump);
+        b = spawn(entry_pump);
+        go_on();
+        _exit(0);
+    }
+    wait_well(child);
+}

@@ -1,0 +1,381 @@
+/* Stack overflow, and what the library does not install. Contract 27, 37.
+ * SPDX-License-Identifier: MIT */
+#include "test.h"
+
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static greenlet *a, *b;
+
+#ifndef NSIG
+#define NSIG 65
+#endif
+
+/* Each frame is touched and used after the call: no tail call. */
+__attribute__((noinline)) static intptr_t run_away(intptr_t n) {
+    volatile char hole[400];
+    hole[0] = (char)n;
+    hole[399] = (char)n;
+    if (n < 0)
+        return 0;
+    return run_away(n + 1) + hole[0] + hole[399];
+}
+
+static greenlet_message entry_runs_away(void *value) {
+    return val(run_away(I(value)));
+}
+
+static void overflow_in_a_greenlet(void *named) {
+    CHECK_EQ(greenlet_install_overflow_handler(), 0);
+    a = spawn_named(entry_runs_away, (const char *)named);
+    go(a, 0);
+}
+
+TEST(contract_27_reported_with_name_and_backtrace) {
+    static char name[] = "runaway-greenlet";
+    static struct test_death death;
+    CHECK_DIES(overflow_in_a_greenlet, name, SIGSEGV, "runaway-greenlet",
+               "overflow");
+    /* Backtrace lines: an address each. */
+    test_die(overflow_in_a_greenlet, name, &death);
+    int lines = 0;
+    char *message = strstr(death.text, "overflow");
+    CHECK(message != NULL);
+    for (const char *p = message; (p = strchr(p, '\n')) != NULL; p++)
+        if (p[1] && strcspn(p + 1, "\n") != 0) {
+            size_t n = strcspn(p + 1, "\n");
+            for (size_t i = 1; i + 1 < n; i++)
+                if (p[i] == '0' && p[i + 1] == 'x') {
+                    lines++;
+                    break;
+                }
+        }
+    if (lines < 3)
+        FAIL("%d backtrace lines in: %s", lines, death.text);
+}
+
+TEST(contract_27_of_a_greenlet_without_a_name) {
+    CHECK_DIES(overflow_in_a_greenlet, NULL, SIGSEGV, "overflow");
+}
+
+static void overflow_by_environment(void *unused) {
+    (void)unused;
+    setenv("GREENLET_OVERFLOW_HANDLER", "1", 1);
+    a = spawn_named(entry_runs_away, "by-environment");
+    go(a, 0);
+}
+
+TEST(contract_27_asked_for_by_the_environment) {
+    CHECK_DIES(overflow_by_environment, NULL, SIGSEGV, "by-environment",
+               "overflow");
+}
+
+/* Resumed and displaced in between. */
+static greenlet_message entry_waits_then_runs_away(void *value) {
+    back(I(value));
+    return val(run_away(0));
+}
+
+static void overflow_after_switches(void *unused) {
+    static greenlet *all[12];
+    (void)unused;
+    CHECK_EQ(greenlet_install_overflow_handler(), 0);
+    a = spawn_named(entry_waits_then_runs_away, "second-visit");
+    go(a, 0);
+    for (int i = 0; i < 12; i++) {
+        all[i] = spawn(entry_pump);
+        go(all[i], 1);
+    }
+    go(a, 0);
+}
+
+TEST(contract_27_after_being_resumed) {
+    CHECK_DIES(overflow_after_switches, NULL, SIGSEGV, "second-visit",
+               "overflow");
+}
+
+/* In a thread, whose alternate stack was made when it began. */
+static void *thread_overflows(void *unused) {
+    (void)unused;
+    a = spawn_named(entry_runs_away, "in-a-thread");
+    go(a, 0);
+    return NULL;
+}
+
+static void overflow_in_a_thread(void *unused) {
+    (void)unused;
+    CHECK_EQ(greenlet_install_overflow_handler(), 0);
+    test_join(test_thread(thread_overflows, NULL));
+}
+
+TEST(contract_27_in_a_thread) {
+    CHECK_DIES(overflow_in_a_thread, NULL, SIGSEGV, "in-a-thread", "overflow");
+}
+
+/* The guard between neighbours stops it before anything else is touched. */
+static void overflow_beside_neighbours(void *unused) {
+    static greenlet *all[8];
+    (void)unused;
+    CHECK_EQ(greenlet_install_overflow_handler(), 0);
+    for (int i = 0; i < 8; i++) {
+        all[i] = spawn_named(i == 4 ? entry_waits_then_runs_away : entry_pump,
+                             i == 4 ? "middle" : "neighbour");
+        go(all[i], 1);
+    }
+    go(all[4], 1);
+}
+
+TEST(contract_27_beside_neighbours) {
+    static struct test_death death;
+    test_die(overflow_beside_neighbours, NULL, &death);
+    CHECK(strstr(death.text, "middle") != NULL);
+    CHECK(strstr(death.text, "overflow") != NULL);
+}
+
+/* A guard, handler or not: the process dies, no neighbour is overwritten. */
+static void overflow_unhandled(void *unused) {
+    (void)unused;
+    a = spawn_named(entry_runs_away, "unhandled");
+    go(a, 0);
+    test_say("survived");
+}
+
+TEST(contract_27_guard_without_the_handler) {
+    static struct test_death death;
+    test_die(overflow_unhandled, NULL, &death);
+    CHECK(death.status != 0);
+    CHECK(strstr(death.text, "survived") == NULL);
+    if (!test_has_asan() && !test_has_tsan())
+        CHECK(WIFSIGNALED(death.status));
+}
+
+/* ---- Chaining
+ * ----------------------------------------------------------------- */
+
+static void write_text(const char *text) {
+    ssize_t n = write(STDERR_FILENO, text, strlen(text));
+    (void)n;
+}
+
+static void previous(int sig, siginfo_t *info, void *context) {
+    (void)sig;
+    (void)context;
+    write_text(info->si_addr ? "previous handler called\n"
+                             : "previous handler called for null\n");
+    _exit(23);
+}
+
+static void install_previous(int flags) {
+    struct sigaction action;
+    memset(&action, 0, sizeof action);
+    action.sa_sigaction = previous;
+    action.sa_flags = SA_SIGINFO | flags;
+    CHECK_EQ(sigaction(SIGSEGV, &action, NULL), 0);
+    CHECK_EQ(sigaction(SIGBUS, &action, NULL), 0);
+}
+
+static void overflow_chained(void *unused) {
+    (void)unused;
+    install_previous(SA_ONSTACK);
+    CHECK_EQ(greenlet_install_overflow_handler(), 0);
+    CHECK_EQ(greenlet_install_overflow_handler(), 0); /* once is enough */
+    a = spawn_named(entry_runs_away, "chained");
+    go(a, 0);
+}
+
+TEST(contract_27_previous_handler_is_chained_to) {
+    static struct test_death death;
+    test_die(overflow_chained, NULL, &death);
+    if (!WIFEXITED(death.status) || WEXITSTATUS(death.status) != 23)
+        FAIL("wait status %#x: %s", death.status, death.text);
+    CHECK(strstr(death.text, "chained") != NULL);
+    CHECK(strstr(death.text, "overflow") != NULL);
+    CHECK(strstr(death.text, "previous handler called\n") != NULL);
+}
+
+static volatile int *volatile nowhere;
+
+static greenlet_message entry_reads_null(void *value) {
+    return val(I(value) + *nowhere);
+}
+
+static void plain_fault(void *unused) {
+    (void)unused;
+    install_previous(SA_ONSTACK);
+    CHECK_EQ(greenlet_install_overflow_handler(), 0);
+    a = spawn_named(entry_reads_null, "reader");
+    go(a, 0);
+}
+
+/* A fault that is no overflow goes to the previous handler, unremarked. */
+TEST(contract_37_other_faults_are_not_called_overflows) {
+    static struct test_death death;
+    test_die(plain_fault, NULL, &death);
+    CHECK(WIFEXITED(death.status) && WEXITSTATUS(death.status) == 23);
+    CHECK(strstr(death.text, "overflow") == NULL);
+    CHECK(strstr(death.text, "previous handler called for null") != NULL);
+}
+
+static void plain_fault_default(void *unused) {
+    (void)unused;
+    CHECK_EQ(greenlet_install_overflow_handler(), 0);
+    a = spawn(entry_reads_null);
+    go(a, 0);
+}
+
+TEST(contract_37_default_disposition_is_chained_to) {
+    static struct test_death death;
+    CHECK_DIES(plain_fault_default, NULL, SIGSEGV, "");
+    test_die(plain_fault_default, NULL, &death);
+    if (!test_has_asan() && !test_has_tsan())
+        CHECK(strstr(death.text, "overflow") == NULL);
+}
+
+/* ---- 37: nothing unless asked
+ * ---------------------------------------------------- */
+
+static void disposition(int sig, struct sigaction *out) {
+    memset(out, 0, sizeof *out);
+    if (sigaction(sig, NULL, out) != 0)
+        memset(out, 0, sizeof *out);
+}
+
+/* SA_RESTORER: the C library's own, it shows once a disposition was set. */
+#define OURS(flags) ((flags) & ~0x04000000)
+
+/* Field by field: the padding may differ. */
+static void check_same(int sig, const struct sigaction *x,
+                       const struct sigaction *y) {
+    bool same = OURS(x->sa_flags) == OURS(y->sa_flags) &&
+                (x->sa_flags & SA_SIGINFO ? x->sa_sigaction == y->sa_sigaction
+                                          : x->sa_handler == y->sa_handler);
+    for (int s = 1; s < NSIG && same; s++)
+        same = sigismember(&x->sa_mask, s) == sigismember(&y->sa_mask, s);
+    if (!same)
+        FAIL("the disposition of signal %d has changed", sig);
+}
+
+static struct sigaction before[NSIG], after;
+static stack_t stack_before, stack_after;
+static sigset_t mask_before, mask_after;
+
+static void remember(void) {
+    for (int s = 1; s < NSIG; s++)
+        disposition(s, &before[s]);
+    CHECK_EQ(sigaltstack(NULL, &stack_before), 0);
+    CHECK_EQ(pthread_sigmask(SIG_BLOCK, NULL, &mask_before), 0);
+}
+
+static void check_unchanged(void) {
+    for (int s = 1; s < NSIG; s++) {
+        disposition(s, &after);
+        check_same(s, &before[s], &after);
+    }
+    CHECK_EQ(sigaltstack(NULL, &stack_after), 0);
+    CHECK_EQ(stack_after.ss_flags, stack_before.ss_flags);
+    if (!(stack_before.ss_flags & SS_DISABLE)) {
+        CHECK_PTR(stack_after.ss_sp, stack_before.ss_sp);
+        CHECK_EQ(stack_after.ss_size, stack_before.ss_size);
+    }
+    CHECK_EQ(pthread_sigmask(SIG_BLOCK, NULL, &mask_after), 0);
+    for (int s = 1; s < NSIG; s++)
+        if (sigismember(&mask_before, s) != sigismember(&mask_after, s))
+            FAIL("signal %d is %s now", s,
+                 sigismember(&mask_after, s) ? "blocked" : "unblocked");
+}
+
+static void use_everything(void) {
+    for (int i = 0; i < 20; i++) {
+        a = spawn(entry_pump);
+        b = spawn_named(entry_echo, "b");
+        CHECK_MSG(go(a, i), i, 0);
+        CHECK_MSG(go(b, i), i, 0);
+        CHECK_MSG(greenlet_throw(a, 3, V(i)), i, 3);
+        greenlet_unref(a);
+        greenlet_unref(b);
+    }
+}
+
+TEST(contract_37_no_handler_unless_asked) {
+    remember();
+    use_everything();
+    check_unchanged();
+}
+
+static void *uses_everything(void *unused) {
+    (void)unused;
+    stack_t stack;
+    CHECK_EQ(sigaltstack(NULL, &stack), 0);
+    use_everything();
+    CHECK_EQ(sigaltstack(NULL, &stack_after), 0);
+    CHECK_EQ(stack_after.ss_flags, stack.ss_flags);
+    return NULL;
+}
+
+TEST(contract_37_no_handler_in_threads_either) {
+    remember();
+    for (int i = 0; i < 3; i++)
+        test_join(test_thread(uses_everything, NULL));
+    check_unchanged();
+}
+
+static void never_called(int sig) {
+    (void)sig;
+    FAIL("the application's handler was called");
+}
+
+/* The application's own dispositions, alternate stack and mask are kept. */
+TEST(contract_37_the_applications_own_are_kept) {
+    enum { STACK = 64 * 1024 };
+    static const int sigs[] = {SIGUSR1, SIGUSR2, SIGALRM, SIGURG, SIGWINCH};
+    struct sigaction action;
+    stack_t stack;
+    sigset_t block;
+    alarm(0);
+    memset(&action, 0, sizeof action);
+    action.sa_handler = never_called;
+    action.sa_flags = SA_RESTART;
+    sigemptyset(&action.sa_mask);
+    sigaddset(&action.sa_mask, SIGHUP);
+    for (size_t i = 0; i < sizeof sigs / sizeof *sigs; i++)
+        CHECK_EQ(sigaction(sigs[i], &action, NULL), 0);
+    memset(&stack, 0, sizeof stack);
+    stack.ss_sp = malloc(STACK);
+    stack.ss_size = STACK;
+    CHECK(stack.ss_sp != NULL);
+    CHECK_EQ(sigaltstack(&stack, NULL), 0);
+    sigemptyset(&block);
+    sigaddset(&block, SIGUSR2);
+    sigaddset(&block, SIGTERM);
+    CHECK_EQ(pthread_sigmask(SIG_BLOCK, &block, NULL), 0);
+    remember();
+    use_everything();
+    check_unchanged();
+    memset(&stack, 0, sizeof stack);
+    stack.ss_flags = SS_DISABLE;
+    CHECK_EQ(sigaltstack(&stack, NULL), 0);
+    free(stack_before.ss_sp);
+}
+
+/* Asked for: SIGSEGV and SIGBUS only; the application's stack stays. */
+TEST(contract_37_asked_for_changes_only_what_it_says) {
+    enum { STACK = 64 * 1024 };
+    stack_t stack;
+    memset(&stack, 0, sizeof stack);
+    stack.ss_sp = malloc(STACK);
+    stack.ss_size = STACK;
+    CHECK(stack.ss_sp != NULL);
+    CHECK_EQ(sigaltstack(&stack, NULL), 0);
+    remember();
+    CHECK_EQ(greenlet_install_overflow_handler(), 0);
+    use_everything();
+    disposition(SIGSEGV, &before[SIGSEGV]);
+    disposition(SIGBUS, &before[SIGBUS]);
+    CHECK(before[SIGSEGV].sa_flags & SA_ONSTACK);
+    check_unchanged();
+    memset(&stack, 0, sizeof stack);
+    stack.ss_flags = SS_DISABLE;
+    CHECK_EQ(sigaltstack(&stack, NULL), 0);
+    free(stack_before.ss_sp);
+}
