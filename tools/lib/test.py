@@ -1,0 +1,282 @@
+# SPDX-License-Identifier: MIT
+"""tools/test: builds every backend, runs the tests, counts single cases."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import fnmatch
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import common
+from common import Problem, say
+
+OUTPUT_LINES = 60  # of a failed case
+
+RESULT = re.compile(r"(not )?ok\b\s*\d*\s*(?:-\s*)?(.*?)"
+                    r"(?:\s*#\s*(SKIP|TODO)\S*\s*(.*))?$", re.IGNORECASE)
+PLAN = re.compile(r"1\.\.(\d+)")
+
+
+@dataclasses.dataclass
+class Case:
+    """One test case. `test` is Meson's name of the program that ran it."""
+
+    test: str
+    name: str
+    result: str  # "passed", "failed" or "skipped"
+    detail: str = ""  # why skipped; output of a failure
+
+    def __str__(self) -> str:
+        return f"{self.test}: {self.name}" if self.name else self.test
+
+
+def tail(text: str) -> str:
+    lines = text.strip("\n").splitlines()
+    if len(lines) > OUTPUT_LINES:
+        lines = [f"({len(lines) - OUTPUT_LINES} lines before)",
+                 *lines[-OUTPUT_LINES:]]
+    return "\n".join(lines)
+
+
+def read_tap(test: str, text: str) -> tuple[list[Case], int | None]:
+    """The cases in the output of a TAP program, and how many it planned."""
+    cases: list[Case] = []
+    plan = None
+    for line in text.splitlines():
+        if match := PLAN.match(line):
+            plan = int(match[1])
+        elif match := RESULT.match(line):
+            failed, name, directive, why = match.groups()
+            if directive:
+                result, detail = "skipped", why or "no reason given"
+            else:
+                result, detail = "failed" if failed else "passed", ""
+            cases.append(Case(test, name or f"case {len(cases) + 1}", result,
+                              detail))
+        elif line.startswith("#") and cases and cases[-1].result == "failed":
+            cases[-1].detail += line[1:].removeprefix(" ") + "\n"
+    for case in cases:
+        if case.result == "failed":
+            case.detail = tail(case.detail)
+    return cases, plan
+
+
+def read_record(record: dict, tap: bool) -> list[Case]:
+    """The cases of one line of Meson's testlog.json."""
+    test = record["name"].split(" / ", 1)[-1]
+    out, err = record.get("stdout") or "", record.get("stderr") or ""
+    status = record.get("returncode") or 0
+    result = record["result"]
+    # Meson's own remark says what returncode says.
+    err = re.sub(r"\n\(test program exited with status code -?\d+\)\n", "",
+                 err)
+    output = tail("\n".join(part for part in (out, err) if part.strip()))
+    if result == "INTERRUPT":
+        return [*read_tap(test, out)[0],
+                Case(test, "", "skipped", "interrupted")]
+    if not tap:
+        if result in ("OK", "EXPECTEDFAIL"):
+            return [Case(test, "", "passed")]
+        if result == "SKIP":
+            lines = output.splitlines()
+            return [Case(test, "", "skipped",
+                         lines[-1] if lines else "no reason given")]
+        return [Case(test, "", "failed",
+                     f"{result.lower()}, {common.describe_status(status)}\n"
+                     + output)]
+
+    cases, plan = read_tap(test, out)
+    failed = any(case.result == "failed" for case in cases)
+    problem = ""
+    if result == "TIMEOUT":
+        problem = "it took too long and was stopped"
+    elif status < 0 or status > 1 or (status == 1 and not failed):
+        problem = common.describe_status(status)
+    elif plan is None:
+        problem = "it printed no plan (1..N)"
+    elif plan != len(cases):
+        problem = f"it planned {plan} cases and reported {len(cases)}"
+    if problem:
+        cases.append(Case(test, "the program as a whole", "failed",
+                          f"{problem}, after {len(cases)} cases\n" + tail(err)))
+    return cases
+
+
+class Run:
+    """One build folder's tests."""
+
+    def __init__(self, path: Path, prefix: str, options: argparse.Namespace):
+        self.path = path
+        self.prefix = prefix
+        self.options = options
+        self.interrupted = False
+        listed = subprocess.run(["meson", "introspect", "--tests", str(path)],
+                                stdout=subprocess.PIPE, text=True, check=True)
+        self.tests = [test for test in json.loads(listed.stdout)
+                      if self.wanted(test)]
+        self.tap = {test["name"] for test in self.tests
+                    if test.get("protocol") == "tap"}
+
+    def wanted(self, test: dict) -> bool:
+        suites = {suite.split(":")[-1] for suite in test["suite"]}
+        return not self.options.backend or bool(
+            suites & set(self.options.backend))
+
+    def matches(self, name: str) -> bool:
+        return any(fnmatch.fnmatch(name, pattern)
+                   if re.search(r"[*?]", pattern) else pattern in name
+                   for pattern in self.options.names)
+
+    def meson_test(self, log: str, names: list[str],
+                   arguments: list[str]) -> list[Case]:
+        """Runs the named tests and returns their cases."""
+        environment = common.clean_environment()
+        if self.options.quick:
+            environment["GREENLET_TEST_QUICK"] = "1"
+        if self.options.full:
+            environment["GREENLET_TEST_FULL"] = "1"
+        command = ["meson", "test", "-C", str(self.path), "--no-rebuild",
+                   "--logbase", log]
+        if arguments:
+            command.append("--test-args=" + shlex.join(arguments))
+        if self.options.full:
+            command.append("--timeout-multiplier=10")
+        logs = self.path / "meson-logs"
+        file = logs / (log + ".json")
+        file.unlink(missing_ok=True)
+        status = self.wait(subprocess.Popen(command + names, env=environment))
+        cases: list[Case] = []
+        if file.is_file():
+            for line in file.read_text(errors="replace").splitlines():
+                record = json.loads(line)
+                name = record["name"].split(" / ", 1)[-1]
+                cases += read_record(record, name in self.tap)
+        if self.interrupted:
+            cases.append(Case("tools/test", "", "skipped",
+                              "interrupted: not all tests were run"))
+        elif status != 0 and not any(case.result == "failed" for case in cases):
+            cases.append(Case("meson test", "", "failed",
+                              common.describe_status(status)))
+        for case in cases:
+            case.test = self.prefix + case.test
+        return cases
+
+    def wait(self, meson: subprocess.Popen) -> int:
+        """On Ctrl-C, Meson ends its tests and writes its log; let it."""
+        while True:
+            try:
+                return meson.wait()
+            except KeyboardInterrupt:
+                self.interrupted = True
+
+    def run(self) -> list[Case]:
+        if not self.options.names:
+            return self.meson_test("testlog",
+                                   [test["name"] for test in self.tests], [])
+        # The suites choose among their cases; other tests are run whole.
+        suites, others = [], []
+        for test in self.tests:
+            if Path(test["cmd"][0]).name.startswith("suite-"):
+                suites.append(test["name"])
+            elif self.matches(test["name"]):
+                others.append(test["name"])
+        cases: list[Case] = []
+        if suites:
+            cases += [case for case in self.meson_test(
+                "testlog-chosen", suites, self.options.names)
+                if "no test of that name" not in case.detail]
+        if others and not self.interrupted:
+            cases += self.meson_test("testlog-others", others, [])
+        return cases
+
+
+def report(cases: list[Case]) -> int:
+    """Prints what is worth knowing; the count is the last line."""
+    count = {result: [case for case in cases if case.result == result]
+             for result in ("passed", "failed", "skipped")}
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for case in count["skipped"]:
+        reasons.setdefault((case.name, case.detail), []).append(case.test)
+    if reasons:
+        say("\nskipped:")
+        for (name, why), tests in reasons.items():
+            where = ", ".join(tests)
+            say(f"  {name} ({where}): {why}" if name else f"  {where}: {why}")
+    if count["failed"]:
+        say("\nfailed:")
+        for case in count["failed"]:
+            say(f"  {case}")
+            for line in case.detail.splitlines():
+                say(f"    | {line}")
+    if not cases:
+        say("no test was run")
+    say(f"\n{len(count['passed'])} passed, {len(count['failed'])} failed, "
+        f"{len(count['skipped'])} skipped")
+    return 1 if count["failed"] or not count["passed"] else 0
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="tools/test",
+        description="Builds every backend and runs the tests on each, the "
+        "copy backend with lanes 0, 1, 2 and the default. The last line "
+        "counts single cases.",
+        epilog="The environment's CC and CXX choose the compiler. The build "
+        "is in build/test.")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--quick", action="store_true",
+                     help="the long tests make fewer rounds")
+    how.add_argument("--full", action="store_true",
+                     help="they make many more, and all is repeated with "
+                     "clang as the compiler")
+    parser.add_argument("--backend", action="append", default=[], metavar="B",
+                        help="only this backend (may be repeated): "
+                        + ", ".join(common.backends()))
+    parser.add_argument("names", nargs="*", metavar="NAME",
+                        help="only cases whose name contains NAME, or "
+                        "matches it if it has * or ?")
+    options = parser.parse_args(arguments)
+    for backend in options.backend:
+        if backend not in common.backends():
+            parser.error(f"unknown backend \"{backend}\"; known: "
+                         + ", ".join(common.backends()))
+    return options
+
+
+def main(arguments: list[str]) -> int:
+    options = parse(arguments)
+    setup = ["-Dvariants=true", "-Dwerror=true", "--buildtype=debugoptimized"]
+    builds: list[tuple[str, str, dict[str, str]]] = [("test", "", {})]
+    cases: list[Case] = []
+    if options.full:
+        if shutil.which("clang"):
+            builds.append(("test-clang", "clang, ",
+                           {"CC": "clang", "CXX": "clang++"}))
+        else:
+            cases.append(Case("clang", "", "skipped", "clang is missing"))
+    interrupted = False
+    for folder, prefix, compilers in builds:
+        try:
+            path = common.build(folder, setup, compilers)
+            run = Run(path, prefix, options)
+            cases += run.run()
+            interrupted = run.interrupted
+        except Problem as problem:
+            cases.append(Case(prefix + "build", "", "failed", str(problem)))
+        except KeyboardInterrupt:
+            interrupted = True
+        if interrupted:
+            break
+    status = report(cases)
+    return 130 if interrupted else status
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
