@@ -149,6 +149,7 @@ struct greenlet_thread {
     void *overflow_stack; /* the alternate signal stack that we made       */
     uintptr_t own_low, own_high; /* the thread's own stack, if known       */
 
+    void *block; /* what to free */
     struct greenlet_thread *next, **link; /* all threads; core_threads_lock */
     struct backend_thread b;
 };
@@ -166,6 +167,7 @@ int core_enqueue(struct greenlet_thread *t, greenlet *g);
 void core_settle(struct greenlet_thread *t); /* may free an exited one */
 extern pthread_mutex_t core_threads_lock;
 extern struct greenlet_thread *core_threads;
+extern _Atomic bool core_moved; /* a new greenlet has ever changed its home */
 
 static inline struct greenlet_thread *core_thread(void) {
     struct greenlet_thread *t = core_self;

@@ -10,6 +10,7 @@
 #define core_nobody greenlet_core_nobody
 #define core_threads greenlet_core_threads
 #define core_threads_lock greenlet_core_threads_lock
+#define core_moved greenlet_core_moved
 #define core_adopt greenlet_core_adopt
 #define core_refresh greenlet_core_refresh
 #define core_drain greenlet_core_drain

@@ -18,10 +18,12 @@ static greenlet_message failed(int status) {
 }
 
 /* The thread that a greenlet belongs to: a new one goes where its nearest
- * started ancestor is. */
+ * started ancestor is. That is its home, unless an ancestor was given another
+ * one after it was made, which hardly any program does. */
 struct greenlet_thread *core_thread_of(const greenlet *g) {
-    while (core_state(g) == GREENLET_NEW)
-        g = core_parent(g);
+    if (unlikely(atomic_load_explicit(&core_moved, memory_order_relaxed)))
+        while (core_state(g) == GREENLET_NEW)
+            g = core_parent(g);
     return core_home(g);
 }
 
@@ -413,6 +415,7 @@ int greenlet_set_parent(greenlet *g, greenlet *parent) {
             return -EPERM;
         if ((status = core_link_foreign(home, g)) != 0)
             return status;
+        atomic_store(&core_moved, true);
     }
     greenlet *old = core_parent(g);
     atomic_store_explicit(&g->parent, greenlet_ref(parent),

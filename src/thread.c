@@ -19,6 +19,7 @@ __thread struct greenlet_thread *core_self
 
 pthread_mutex_t core_threads_lock = PTHREAD_MUTEX_INITIALIZER;
 struct greenlet_thread *core_threads;
+_Atomic bool core_moved;
 static struct core_counters retired; /* of exited threads, under the lock */
 
 static pthread_key_t exit_key; /* made at the first use */
@@ -50,6 +51,7 @@ int64_t config_number(const char *name, int64_t fallback, int64_t least,
 }
 
 enum {
+    CACHE_LINE = 64,
     DEFAULT_LANES = 8,
     DEFAULT_BYTES = 256 * 1024,
 };
@@ -152,16 +154,20 @@ static int first_use(void) {
 static void discard(struct greenlet_thread *t) {
     slab_destroy(t);
     pthread_mutex_destroy(&t->lock);
-    memory_unmap(t, whole_pages(sizeof(*t)));
+    memory_free(t->block);
 }
 
 static int adopt(const greenlet_thread_options *o) {
     int saved = errno, status = first_use();
     if (status)
         return status;
-    struct greenlet_thread *t = memory_map(whole_pages(sizeof(*t)), 0);
-    if (!t)
+    char *block = memory_alloc(sizeof(struct greenlet_thread) + CACHE_LINE);
+    if (!block)
         return -ENOMEM;
+    struct greenlet_thread *t =
+        (void *)(((uintptr_t)block + CACHE_LINE - 1) &
+                 ~(uintptr_t)(CACHE_LINE - 1));
+    t->block = block;
     atomic_store(&t->fast, CORE_AWAY);
     t->check = (int)config_number("GREENLET_CHECK", -1, -1, 0);
     pthread_mutex_init(&t->lock, NULL);
