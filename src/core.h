@@ -19,9 +19,6 @@
 /* From the one folder of backends/ that this build has. */
 #include "backend_state.h"
 
-#define likely(x) __builtin_expect(!!(x), 1)
-#define unlikely(x) __builtin_expect(!!(x), 0)
-
 struct greenlet_thread;
 
 /* ---- A greenlet ------------------------------------------------------- */

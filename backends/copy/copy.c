@@ -42,7 +42,8 @@ enum {
     STAGGER_BYTES = 7 * 64,   /* from a lane's top to the next one's */
     EXCHANGE_LEAST = 8192,    /* from here on one pass beats two     */
     RESERVE_CLASS = 255,      /* slices cut from the reserve         */
-    RUN_GAP = 64
+    RUN_GAP = 64,
+    HOW_REFILL = 0x100        /* beside HOW_: see prepare_refill     */
 };
 
 struct copy_region {
@@ -372,13 +373,18 @@ static void save(struct greenlet_thread *t, struct copy_plan *p) {
         p->region->head = o;
 }
 
-/* On the caller's stack; sp is where its frame belongs. */
-struct arch_copy *arch_copy_prepare(unsigned how, void *sp) {
-    struct greenlet_thread *t = core_self;
+static void *run_below(char *sp, char *low) {
+    return (void *)((uintptr_t)((low < sp ? low : sp) - RUN_GAP) &
+                    ~(uintptr_t)63);
+}
+
+static __attribute__((noinline)) struct arch_copy *
+prepare(struct greenlet_thread *t, unsigned how, void *sp) {
     struct copy_plan *p = &t->b.plan;
     greenlet *from = p->from, *to = p->to;
     bool must = how & HOW_MUST;
 
+    p->refill = false;
     if (!p->dying)
         from->b.sp = sp;
     p->exchange = false;
@@ -396,14 +402,10 @@ struct arch_copy *arch_copy_prepare(unsigned how, void *sp) {
         occupy(t, to, p->region);
     }
 
-    /* Below both ranges, if they are in one region. */
-    char *run = sp;
-    if (region_of(t, from) == p->region) {
-        char *low = p->fresh ? to->b.base - ARCH_PRIMED_BYTES : to->b.sp;
-        if (low < run)
-            run = low;
-    }
-    p->run_sp = (void *)((uintptr_t)(run - RUN_GAP) & ~(uintptr_t)63);
+    char *low = sp;
+    if (region_of(t, from) == p->region)
+        low = p->fresh ? to->b.base - ARCH_PRIMED_BYTES : to->b.sp;
+    p->run_sp = run_below(sp, low);
 
     /* Where the frame goes: straight to its place in the slice, when all of
      * it is to be saved there, and nobody's bytes are in it yet. */
@@ -420,6 +422,55 @@ struct arch_copy *arch_copy_prepare(unsigned how, void *sp) {
     }
     save(t, p);
     return (struct arch_copy *)(void *)p;
+}
+
+/* The common case by itself: a suspended greenlet's bytes are away, its lane
+ * has an owner that must go or none, and nothing is special about either. The
+ * same steps as in prepare(). */
+static inline struct arch_copy *prepare_refill(struct greenlet_thread *t,
+                                               void *sp) {
+    struct copy_plan *p = &t->b.plan;
+    greenlet *from = p->from, *to = p->to, *o = p->region->head;
+
+    from->b.sp = sp;
+    p->frame = sp;
+    if (likely(o)) {
+        size_t n = (size_t)(o->b.base - (char *)o->b.sp);
+        if (unlikely(n >= EXCHANGE_LEAST))
+            return prepare(t, 0, sp);
+        unsigned class = slice_class(n);
+        char *slice = slice_take(&t->b.slices, class);
+        if (unlikely(!slice))
+            return NULL;
+        slice += slice_bytes(class) - n;
+        size_t done = 0;
+        if (o == from) {
+            p->frame = slice;
+            done = ARCH_FRAME_BYTES;
+        }
+        move_bytes(slice + done, (char *)o->b.sp + done, n - done);
+        o->b.slice = slice;
+        o->b.saved = (uint32_t)n;
+        o->b.class = (uint8_t)class;
+        core_set_away(t, o);
+        counter_add(&t->counters.evictions, 1);
+        counter_add(&t->counters.saved_bytes, n);
+        counter_max(&t->counters.stack_high, n);
+    }
+    if (t->b.busy_last != p->region)
+        occupy(t, to, p->region);
+    t->current = to;
+    counter_add(&t->counters.switches, 1);
+    p->refill = true;
+    p->run_sp = run_below(sp, o == from ? to->b.sp : sp);
+    return (struct arch_copy *)(void *)p;
+}
+
+/* On the caller's stack; sp is where its frame belongs. */
+struct arch_copy *arch_copy_prepare(unsigned how, void *sp) {
+    struct greenlet_thread *t = core_self;
+    return likely(how == HOW_REFILL) ? prepare_refill(t, sp)
+                                     : prepare(t, how, sp);
 }
 
 /* One pass over what both have, from the common base down; then the rest of
@@ -443,10 +494,8 @@ static void exchange(struct greenlet_thread *t, struct copy_plan *p) {
     p->region->head = NULL;
 }
 
-/* On run_sp, below all that is written. Returns the image to resume. */
-void *arch_copy_fill(struct arch_copy *c) {
-    struct copy_plan *p = plan_of(c);
-    struct greenlet_thread *t = core_self;
+static __attribute__((noinline)) void *fill(struct greenlet_thread *t,
+                                            struct copy_plan *p) {
     struct copy_region *r = p->region;
     greenlet *to = p->to;
     size_t n = to->b.saved;
@@ -486,6 +535,29 @@ void *arch_copy_fill(struct arch_copy *c) {
     if (p->moved)
         counter_add(&t->counters.misses, 1);
     return p->after ? arch_push_after(to->b.sp) : to->b.sp;
+}
+
+/* On run_sp, below all that is written. Returns the image to resume. */
+void *arch_copy_fill(struct arch_copy *c) {
+    struct copy_plan *p = plan_of(c);
+    struct greenlet_thread *t = core_self;
+    greenlet *to = p->to;
+    char *slice = to->b.slice;
+    size_t n = to->b.saved;
+
+    if (unlikely(!p->refill || to->b.class == RESERVE_CLASS))
+        return fill(t, p);
+    move_bytes(to->b.sp, slice, n);
+    slice_give(&t->b.slices, slice + n - slice_bytes(to->b.class),
+               to->b.class);
+    to->b.slice = NULL;
+    to->b.saved = 0;
+    p->region->head = to;
+    core_set_near(t, to);
+    counter_add(&t->counters.misses, 1);
+    counter_add(&t->counters.fills, 1);
+    counter_add(&t->counters.filled_bytes, n);
+    return to->b.sp;
 }
 
 /* ---- The interface ---------------------------------------------------- */
@@ -574,9 +646,9 @@ static void *commit(struct greenlet_thread *t, greenlet *from, greenlet *to,
     return how & HOW_AFTER ? arch_push_after(to->b.sp) : to->b.sp;
 }
 
-greenlet_message backend_switch(struct greenlet_thread *t, greenlet *from,
-                                greenlet *to, greenlet_message m,
-                                unsigned how) {
+static __attribute__((noinline)) greenlet_message
+switch_slow(struct greenlet_thread *t, greenlet *from, greenlet *to,
+            greenlet_message m, unsigned how) {
     int direct = survey(t, from, to, false);
     if (direct > 0)
         return arch_switch(m, &from->b.sp, commit(t, from, to, how));
@@ -585,6 +657,19 @@ greenlet_message backend_switch(struct greenlet_thread *t, greenlet *from,
     if (direct < 0)
         return (greenlet_message){NULL, direct};
     return arch_switch_copy(m, how);
+}
+
+greenlet_message backend_switch(struct greenlet_thread *t, greenlet *from,
+                                greenlet *to, greenlet_message m,
+                                unsigned how) {
+    if (unlikely(how || !to->b.saved || in_place(t) || t->victim ||
+                 (to->flags & CORE_SPECIAL)))
+        return switch_slow(t, from, to, m, how);
+    t->b.plan.from = from;
+    t->b.plan.to = to;
+    t->b.plan.region = &t->b.lanes[to->b.lane];
+    t->b.plan.dying = false;
+    return arch_switch_copy(m, HOW_REFILL);
 }
 
 _Noreturn void backend_exit(struct greenlet_thread *t, greenlet *dying,
