@@ -52,8 +52,7 @@ struct slice_page {
     struct slice_page *next, *prev;
     void *free; /* by first word */
     uint32_t used, unused_at; /* slices in use; offset of the never used */
-    char pad[32];
-    char slices[];
+    _Alignas(64) char slices[];
 };
 
 /* A slice of slice_bytes(class), not cleared; NULL: no memory. */
