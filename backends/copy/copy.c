@@ -239,10 +239,15 @@ static struct copy_region *bind_lane(struct greenlet_thread *t,
 
 /* ---- The copying switch ----------------------------------------------- */
 
-/* How many of O's bytes a switch to T must save, from O's sp on; 0: none. */
+/* How many of O's bytes a switch to T must save, from O's sp on; 0: none.
+ * A cut never goes through a register frame: that of the caller is not on the
+ * stack yet when the rest of its bytes is saved. */
 static size_t wanted(const greenlet *o, const char *sp, const greenlet *to) {
     const char *end = o->b.base <= to->b.base ? o->b.base : to->b.base;
-    return end > sp + o->b.saved ? (size_t)(end - sp) : 0;
+    if (end <= sp + o->b.saved)
+        return 0;
+    size_t n = (size_t)(end - sp);
+    return n < ARCH_FRAME_BYTES ? ARCH_FRAME_BYTES : n;
 }
 
 /* Makes room for n saved bytes of o. What is saved already moves along. */
@@ -357,7 +362,7 @@ static void save(struct greenlet_thread *t, struct copy_plan *p) {
         if (n && !p->exchange) {
             size_t done = o->b.saved;
             if (o == p->from)
-                done += p->frame_saved;
+                done += ARCH_FRAME_BYTES; /* assembly's */
             move_bytes(o->b.slice + done, sp + done, n - done);
             note_eviction(t, p, o, n - o->b.saved);
             o->b.saved = (uint32_t)n;
@@ -407,19 +412,11 @@ prepare(struct greenlet_thread *t, unsigned how, void *sp) {
         low = p->fresh ? to->b.base - ARCH_PRIMED_BYTES : to->b.sp;
     p->run_sp = run_below(sp, low);
 
-    /* Where the frame goes: straight to its place in the slice, when all of
-     * it is to be saved there, and nobody's bytes are in it yet. */
-    p->frame = p->dying ? p->scratch : sp;
-    p->frame_saved = 0;
-    if (!p->dying && from->b.slice && !p->exchange) {
-        p->frame_saved = (unsigned)wanted(from, sp, to);
-        if (p->frame_saved >= ARCH_FRAME_BYTES) {
-            p->frame_saved = ARCH_FRAME_BYTES;
-            p->frame = from->b.slice;
-        } else {
-            p->frame = p->scratch; /* the cut goes through it */
-        }
-    }
+    /* Where the frame goes: straight to its place in the slice, when it is to
+     * be saved, and nobody's bytes are in it yet. A dying one's, which nobody
+     * wants, to its own stack. */
+    bool to_slice = !p->dying && from->b.slice && !p->exchange;
+    p->frame = to_slice ? from->b.slice : sp;
     save(t, p);
     return (struct arch_copy *)(void *)p;
 }
@@ -510,13 +507,6 @@ static __attribute__((noinline)) void *fill(struct greenlet_thread *t,
             counter_add(&to->side->counters->fills, 1);
             counter_add(&to->side->counters->filled_bytes, n);
         }
-    }
-    if (unlikely(p->frame_saved && p->frame == p->scratch)) {
-        greenlet *from = p->from;
-        size_t low = p->frame_saved;
-        move_bytes(from->b.slice, p->scratch, low);
-        move_bytes((char *)from->b.sp + low, p->scratch + low,
-                   ARCH_FRAME_BYTES - low);
     }
     if (p->exchange) {
         exchange(t, p);
