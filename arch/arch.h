@@ -24,7 +24,7 @@
 #include "core.h"
 
 /* ARCH_FRAME_BYTES, ARCH_STACK_ALIGN, ARCH_PRIMED_BYTES, ARCH_AFTER_BYTES;
- * arch_prime, arch_push_after, arch_fpu_get, arch_fpu_set. */
+ * arch_prime, arch_push_after. */
 #include "arch_cpu.h"
 
 /* Pushes the frame of arch_resume, stores the resulting sp through `sp`, then

@@ -32,7 +32,6 @@ enum {
     CORE_MERGED = 0x08,  /* all references are counted in `shared`         */
     CORE_FOREIGN = 0x10, /* lives in another thread's slab                 */
     CORE_MAIN = 0x20,
-    CORE_LEAKED = 0x40, /* refused to die without a reference              */
     CORE_VISITED = 0x80 /* greenlet_thread_shutdown has tried it           */
 };
 
@@ -164,6 +163,7 @@ struct greenlet_thread {
     greenlet_event event;
     bool fresh;            /* the target enters its entry                  */
     bool died;             /* origin has died                              */
+    bool dropped;          /* origin had lost its last reference           */
     greenlet_message mail; /* for backends without an arch/                */
     bool mail_after;
 
@@ -190,6 +190,7 @@ struct greenlet_thread {
     void *overflow_stack; /* the alternate signal stack that we made       */
     uintptr_t own_low, own_high; /* the thread's own stack, if known       */
 
+    bool exiting, settled;
     void *block; /* what to free */
     struct greenlet_thread *next, **link; /* all threads; core_threads_lock */
     struct backend_thread b;
@@ -205,7 +206,9 @@ struct greenlet_thread *core_adopt(void); /* NULL: no memory */
 void core_refresh(struct greenlet_thread *t); /* recompute `fast` */
 void core_drain(struct greenlet_thread *t);
 int core_enqueue(struct greenlet_thread *t, greenlet *g);
-void core_settle(struct greenlet_thread *t); /* may free an exited one */
+/* Unlocks t->lock. If the thread has exited and nothing refers to its block
+ * any more, which is found exactly once, the block goes. */
+void core_unlock(struct greenlet_thread *t);
 extern pthread_mutex_t core_threads_lock;
 extern struct greenlet_thread *core_threads;
 extern _Atomic bool core_moved; /* a new greenlet has ever changed its home */
@@ -326,6 +329,8 @@ struct greenlet_thread *core_thread_of(const greenlet *g);
 /* greenlet.c */
 void core_last_reference(struct greenlet_thread *t, greenlet *g);
 void core_free(greenlet *g);
+bool core_unreferenced(greenlet *g);
+void core_unref_quietly(greenlet *g); /* nothing ends if it was the last */
 struct greenlet_side *core_side(greenlet *g); /* NULL: no memory */
 void core_unlink_foreign(struct greenlet_thread *home, greenlet *g);
 int core_link_foreign(struct greenlet_thread *home, greenlet *g);

@@ -33,47 +33,68 @@ greenlet *greenlet_ref(greenlet *g) {
     return g;
 }
 
-/* Hands `g` to another thread's queue: once, however often it is asked. */
-static void queue_at(struct greenlet_thread *t, greenlet *g) {
-    int32_t before = atomic_fetch_or(&g->shared, SHARED_QUEUED);
-    if (!(before & SHARED_QUEUED) && core_enqueue(t, g) != 0) {
-        atomic_fetch_and(&g->shared, ~SHARED_QUEUED);
-        /* Its thread has exited. Its references were merged then, unless a
-         * fork took the thread away: then nobody can tell the count. */
-        if (before & SHARED_MERGED && count_of(before) == 0)
-            core_free(g);
-    }
+/* Hands `g`, whose SHARED_QUEUED the caller has just set, to a queue. */
+static void enqueue(struct greenlet_thread *t, greenlet *g) {
+    if (core_enqueue(t, g) == 0)
+        return;
+    /* The thread has exited. Its references were merged then, and `g` was
+     * left to us; unless a fork took the thread away: then nobody can tell
+     * the count. */
+    int32_t s = atomic_fetch_and(&g->shared, ~SHARED_QUEUED);
+    if (s & SHARED_MERGED && count_of(s) == 0)
+        core_free(g);
 }
 
-void greenlet_unref(greenlet *g) {
-    if (!g)
-        return;
+/* Nobody refers to `g` any more: another thread's is queued there, once. */
+static void queue_at(struct greenlet_thread *t, greenlet *g) {
+    if (!(atomic_fetch_or(&g->shared, SHARED_QUEUED) & SHARED_QUEUED))
+        enqueue(t, g);
+}
+
+/* Drops a reference. True if it was the last and its end is the caller's to
+ * arrange. */
+static bool drop(greenlet *g) {
     struct greenlet_thread *maker = slab_maker(g);
     if (maker == core_self && g->refs) {
         if (--g->refs)
-            return;
+            return false;
         int32_t s = atomic_load_explicit(&g->shared, memory_order_acquire);
         if (s == 0) /* nobody else has ever touched it, so nobody can now */
             atomic_store_explicit(&g->shared, SHARED_MERGED,
                                   memory_order_relaxed);
         else
             s = atomic_fetch_or(&g->shared, SHARED_MERGED);
-        if (count_of(s) != 0 || s & SHARED_QUEUED)
-            return;
-    } else {
-        int32_t s = atomic_fetch_sub(&g->shared, SHARED_ONE);
-        int32_t n = count_of(s) - 1;
-        if (s & SHARED_QUEUED)
-            return;
-        if (!(s & SHARED_MERGED)) {
-            if (n < 0)
-                queue_at(maker, g);
-            return;
-        }
-        if (n != 0)
-            return;
+        return count_of(s) == 0 && !(s & SHARED_QUEUED);
     }
-    core_last_reference(core_self, g);
+    /* Below zero and the mark in one step: who sees the one sees the other,
+     * so that `g` stays alive until the maker has looked at it. */
+    int32_t s = atomic_load_explicit(&g->shared, memory_order_relaxed), next;
+    bool below;
+    do {
+        next = s - SHARED_ONE;
+        below = !(s & (SHARED_MERGED | SHARED_QUEUED)) && count_of(next) < 0;
+        if (below)
+            next |= SHARED_QUEUED;
+    } while (!atomic_compare_exchange_weak(&g->shared, &s, next));
+    if (below)
+        enqueue(maker, g);
+    return s & SHARED_MERGED && !(s & SHARED_QUEUED) && count_of(next) == 0;
+}
+
+void greenlet_unref(greenlet *g) {
+    if (g && drop(g))
+        core_last_reference(core_self, g);
+}
+
+bool core_unreferenced(greenlet *g) {
+    return g->refs == 0 && count_of(atomic_load(&g->shared)) == 0;
+}
+
+void core_unref_quietly(greenlet *g) {
+    if (slab_maker(g) == core_self && g->refs)
+        g->refs--;
+    else
+        atomic_fetch_sub(&g->shared, SHARED_ONE);
 }
 
 static void unraisable(struct greenlet_thread *t, greenlet *g,
@@ -106,12 +127,8 @@ static void kill_unreferenced(struct greenlet_thread *t, greenlet *g) {
         greenlet_unref(g);
         return;
     }
-    /* Ours goes, without asking for its life again. */
-    if (slab_maker(g) == t && g->refs)
-        g->refs--;
-    else
-        atomic_fetch_sub(&g->shared, SHARED_ONE);
-    if (g->refs == 0 && count_of(atomic_load(&g->shared)) == 0)
+    core_unref_quietly(g);
+    if (core_unreferenced(g))
         unraisable(t, g, (greenlet_message){m.value, -EBUSY});
 }
 
@@ -120,14 +137,14 @@ void core_last_reference(struct greenlet_thread *t, greenlet *g) {
     if (home != t || atomic_load_explicit(&home->exited,
                                           memory_order_relaxed)) {
         queue_at(home, g);
-    } else if (core_state(g) != GREENLET_ACTIVE) {
-        core_free(g);
     } else if (g->flags & CORE_MAIN) {
         greenlet_ref(g); /* the library's own comes back */
+    } else if (t->slow & SLOW_FORBID) {
+        queue_at(t, g); /* somebody may be looking at it */
+    } else if (core_state(g) != GREENLET_ACTIVE) {
+        core_free(g);
     } else if (g == t->current) {
         core_slow_on(t, SLOW_DROPPED);
-    } else if (t->slow & SLOW_FORBID) {
-        queue_at(t, g);
     } else {
         kill_unreferenced(t, g);
     }
@@ -141,35 +158,44 @@ struct greenlet_side *core_side(greenlet *g) {
     return g->side;
 }
 
-/* Homes `g` at another thread than the one that made it, or than before. */
-int core_link_foreign(struct greenlet_thread *home, greenlet *g) {
-    if (!core_side(g))
-        return -ENOMEM;
-    core_unlink_foreign(core_home(g), g);
-    if (slab_maker(g) != home) {
-        pthread_mutex_lock(&home->lock);
-        struct greenlet_side *side = g->side;
-        side->foreign_next = home->foreign;
-        side->foreign_link = &home->foreign;
-        if (home->foreign)
-            home->foreign->side->foreign_link = &side->foreign_next;
-        home->foreign = g;
-        pthread_mutex_unlock(&home->lock);
-    }
-    core_set_away(home, g);
-    return 0;
-}
-
-void core_unlink_foreign(struct greenlet_thread *home, greenlet *g) {
-    struct greenlet_side *side = g->side;
-    if (!side || !side->foreign_link)
-        return;
-    pthread_mutex_lock(&home->lock);
+static void unlink_foreign(struct greenlet_side *side) {
     *side->foreign_link = side->foreign_next;
     if (side->foreign_next)
         side->foreign_next->side->foreign_link = side->foreign_link;
     side->foreign_link = NULL;
+}
+
+void core_unlink_foreign(struct greenlet_thread *home, greenlet *g) {
+    if (!g->side || !g->side->foreign_link)
+        return;
+    pthread_mutex_lock(&home->lock);
+    unlink_foreign(g->side);
+    core_unlock(home);
+}
+
+/* Homes `g` at another thread than the one that made it, or than before:
+ * 0, -ENOMEM, -EOWNERDEAD. */
+int core_link_foreign(struct greenlet_thread *home, greenlet *g) {
+    struct greenlet_side *side = core_side(g);
+    int status = 0;
+    if (!side)
+        return -ENOMEM;
+    core_unlink_foreign(core_home(g), g);
+    pthread_mutex_lock(&home->lock);
+    if (atomic_load(&home->exited)) {
+        status = -EOWNERDEAD;
+    } else {
+        core_set_away(home, g);
+        if (slab_maker(g) != home) {
+            side->foreign_next = home->foreign;
+            side->foreign_link = &home->foreign;
+            if (home->foreign)
+                home->foreign->side->foreign_link = &side->foreign_next;
+            home->foreign = g;
+        }
+    }
     pthread_mutex_unlock(&home->lock);
+    return status;
 }
 
 static void free_side(greenlet *g) {
@@ -185,23 +211,20 @@ static void free_side(greenlet *g) {
 /* Frees a greenlet that nobody refers to: new, dead, or its thread gone. A
  * chain of parents that only this one held goes with it, without recursion. */
 void core_free(greenlet *g) {
-    while (g) {
+    for (;;) {
         greenlet *parent = core_parent(g);
-        struct greenlet_thread *home = core_home(g), *maker = slab_maker(g);
-        core_unlink_foreign(home, g);
+        core_unlink_foreign(core_home(g), g);
         free_side(g);
         slab_give(g);
-        if (home != maker)
-            core_settle(home);
-        g = NULL;
-        if (parent && slab_maker(parent) == core_self && parent->refs == 1 &&
-            core_home(parent) == core_self &&
-            core_state(parent) != GREENLET_ACTIVE &&
-            atomic_load(&parent->shared) == 0) {
-            parent->refs = 0;
-            g = parent;
-        } else {
-            greenlet_unref(parent);
+        if (!parent || !drop(parent))
+            return;
+        g = parent;
+        struct greenlet_thread *home = core_home(g);
+        if (!atomic_load(&home->exited) &&
+            (home != core_self || core_state(g) == GREENLET_ACTIVE ||
+             home->slow & SLOW_FORBID)) {
+            core_last_reference(core_self, g);
+            return;
         }
     }
 }
@@ -244,12 +267,13 @@ static int make(struct greenlet_thread *t, greenlet *g, greenlet_entry *entry,
     if ((status = backend_init(home, g, o)) != 0)
         return status;
     core_set_away(t, g);
-    if (home != t && (status = core_link_foreign(home, g)) != 0)
-        return status;
     atomic_store_explicit(&g->parent, greenlet_ref(parent),
                           memory_order_relaxed);
     core_set_state(g, GREENLET_NEW);
-    return 0;
+    /* Last: from here on the other thread sees it. */
+    if (home != t && (status = core_link_foreign(home, g)) != 0)
+        greenlet_unref(parent);
+    return status;
 }
 
 greenlet *greenlet_new(greenlet_entry *entry, const greenlet_options *o) {
@@ -335,7 +359,7 @@ const char *greenlet_strerror(intptr_t status) {
     case -EPERM: return "the greenlet belongs to another thread";
     case -EOWNERDEAD: return "the greenlet's thread has exited";
     case -ENOMEM: return "out of memory";
-    case -EBUSY: return "not now: did not die, in use, or inside a hook";
+    case -EBUSY: return "not now: inside a hook, too late, or it did not die";
     case -EFAULT: return "not on that greenlet's stack";
     case -ELOOP: return "a greenlet cannot be its own ancestor";
     case -E2BIG: return "no stack is that large";

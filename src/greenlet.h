@@ -79,7 +79,8 @@ typedef struct greenlet_options {
     greenlet *parent;   /* NULL: the current greenlet                      */
     const char *name;   /* copied; NULL: none                              */
     void *user_data;    /* borrowed; see greenlet_user_data                */
-    size_t stack_bytes; /* at least this much stack; 0: thread's default   */
+    size_t stack_bytes; /* at least this much stack; 0: the thread's
+                         * default. In place: ignored                      */
     int lane;           /* copy on lanes: the lane's number; else ignored  */
     unsigned flags;     /* GREENLET_FPU | GREENLET_STATS                   */
 } greenlet_options;
@@ -103,8 +104,8 @@ GREENLET_API greenlet *greenlet_new(greenlet_entry *entry,
  * value   borrowed, passed through untouched.
  * Returns the message that the caller is resumed with. Statuses: -EPERM
  * (another thread's), -EOWNERDEAD (its thread has exited), -EINVAL (NULL or
- * freed), -ENOMEM, -EBUSY (inside a hook that must not switch, or no lane is
- * free), -EFAULT (checking: not on the current greenlet's stack).
+ * freed), -ENOMEM, -EBUSY (inside a hook that must not switch; sigaltstack
+ * backend: a start from the alternate signal stack), -EFAULT (checking: not on the current greenlet's stack).
  * [switches, may allocate, statuses]                     Contract: 4-8, 13 */
 GREENLET_API greenlet_message greenlet_switch(greenlet *to, void *value);
 
@@ -121,7 +122,8 @@ GREENLET_API greenlet_message greenlet_throw(greenlet *to, intptr_t status,
  * {NULL, GREENLET_EXIT} into it and puts the old parent back.
  * Returns the greenlet's last message, {NULL, 0} if it was dead or new.
  * Statuses: -EBUSY when it did not die (value: what the caller was resumed
- * with), -EINVAL for NULL or a main greenlet, and those of greenlet_throw.
+ * with; an error that was thrown at the caller meanwhile is returned as
+ * such), also for the current greenlet; -EINVAL for NULL or a main greenlet, and those of greenlet_throw.
  * [switches, may allocate, statuses]                          Contract: 15 */
 GREENLET_API greenlet_message greenlet_kill(greenlet *g);
 
@@ -264,7 +266,8 @@ GREENLET_API int greenlet_get_statistics(const greenlet *g,
 
 /* Calls `visit` for every suspended greenlet of the calling thread, the main
  * one included, in no particular order, until it returns non-zero, which is
- * then returned; else 0. `visit` must not switch (-EBUSY) or unref.
+ * then returned; else 0. `visit` must not switch (-EBUSY), make greenlets or
+ * drop references.
  * [no switch, no allocation]                                  Contract: 22 */
 GREENLET_API int greenlet_walk(int (*visit)(greenlet *g, void *data),
                                void *data);

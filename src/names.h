@@ -15,7 +15,9 @@
 #define core_refresh greenlet_core_refresh
 #define core_drain greenlet_core_drain
 #define core_enqueue greenlet_core_enqueue
-#define core_settle greenlet_core_settle
+#define core_unlock greenlet_core_unlock
+#define core_unreferenced greenlet_core_unreferenced
+#define core_unref_quietly greenlet_core_unref_quietly
 #define core_commit_slow greenlet_core_commit_slow
 #define core_after greenlet_core_after
 #define core_finish greenlet_core_finish

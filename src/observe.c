@@ -136,9 +136,10 @@ static int report(greenlet_statistics *out, struct core_counters *c) {
     if (!out || out->size < 2 * sizeof(size_t) || out->size > sizeof(s))
         return -EINVAL;
     s.size = out->size;
-    s.switches = counter_get(&c->switches);
+    /* Another thread's may go on meanwhile. */
     s.misses = counter_get(&c->misses);
-    s.hits = s.switches - s.misses;
+    s.switches = counter_get(&c->switches);
+    s.hits = s.switches > s.misses ? s.switches - s.misses : 0;
     s.evictions = counter_get(&c->evictions);
     s.fills = counter_get(&c->fills);
     s.saved_bytes = counter_get(&c->saved_bytes);

@@ -22,7 +22,6 @@ enum {
     OWN_GUARD_BYTES = 1 << 20 /* the kernel's gap below a growing stack */
 };
 
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static _Atomic bool installed;
 static struct sigaction previous_segv, previous_bus;
 
@@ -118,7 +117,7 @@ bool overflow_wanted(void) {
 static int install(void) {
     struct sigaction action;
     int status = 0;
-    pthread_mutex_lock(&lock);
+    pthread_mutex_lock(&core_threads_lock); /* a fork waits for it */
     if (!atomic_load(&installed)) {
 #ifdef HAVE_BACKTRACE
         void *frame;
@@ -134,7 +133,7 @@ static int install(void) {
         else
             atomic_store(&installed, true);
     }
-    pthread_mutex_unlock(&lock);
+    pthread_mutex_unlock(&core_threads_lock);
     return status;
 }
 

@@ -87,13 +87,13 @@ static void give(struct greenlet_thread *t, greenlet *g) {
     }
     s->used--;
     t->population--;
-    if (was_full && t->slabs != s) {
+    if (was_full && t->slabs != s && !t->exiting) {
         unlink_slab(t, s);
         link_first(t, s);
     }
     if (s->used == 0) {
         if (t->slabs_empty >= SLABS_KEPT &&
-            !(t->slow & SLOW_FORBID)) { /* a walk may be under way */
+            !(t->slow & SLOW_FORBID)) { /* or a walk is under way */
             unlink_slab(t, s);
             memory_unmap(s, SLAB_BYTES);
         } else {
@@ -159,8 +159,7 @@ void slab_give(greenlet *g) {
         g->queue_next = t->returned;
         t->returned = g;
     }
-    pthread_mutex_unlock(&t->lock);
-    core_settle(t);
+    core_unlock(t);
 }
 
 bool slab_visit(struct greenlet_thread *t, bool (*visit)(greenlet *, void *),

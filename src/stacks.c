@@ -139,7 +139,7 @@ static void give_bare(struct stack_class *c, struct stack_slot *slot) {
     struct stack_chunk *k = slot->chunk;
     memory_discard(slot->low, k->slot_bytes);
     push_bare(slot);
-    if (k->n_bare == 1 && k->n > 1) {
+    if (k->n_bare == 1) {
         unlink_chunk(c, k);
         link_first(c, k);
     }

@@ -181,8 +181,10 @@ greenlet_message core_switch(greenlet *to, greenlet_message m) {
                atomic_load_explicit(&to->home, memory_order_relaxed) ==
                    (fast | CORE_AWAY) &&
                fast == (uintptr_t)t && core_state(to) == GREENLET_ACTIVE &&
-               !(to->flags & CORE_SPECIAL) && to != t->current))
+               !(to->flags & CORE_SPECIAL) && to != t->current)) {
+        t->victim = NULL;
         return backend_switch(t, t->current, to, m, 0);
+    }
     return switch_slow(to, m);
 }
 
@@ -250,6 +252,7 @@ void core_commit_slow(struct greenlet_thread *t, greenlet *from, greenlet *to,
         fpu_set(to->flags & GREENLET_FPU ? to->side->fpu : t->fpu);
     }
     count(t, from, to);
+    t->dropped = t->slow & SLOW_DROPPED;
     t->slow &= ~(unsigned)(SLOW_DROPPED | SLOW_SPECIAL);
     if (to->flags & CORE_SPECIAL)
         t->slow |= SLOW_SPECIAL;
@@ -258,9 +261,12 @@ void core_commit_slow(struct greenlet_thread *t, greenlet *from, greenlet *to,
 
 greenlet_message core_after(greenlet_message m) {
     struct greenlet_thread *t = core_self;
-    greenlet *origin = greenlet_ref(t->origin), *to = t->current;
+    greenlet *origin = t->origin, *to = t->current;
     greenlet_event event = t->event;
     bool fresh = t->fresh;
+    /* One that has no reference and is not to end now was leaked before. */
+    bool leaked = !t->died && !t->dropped && core_unreferenced(origin);
+    greenlet_ref(origin);
 
     t->origin = NULL;
     if (t->died && t->hooks.on_release)
@@ -272,12 +278,16 @@ greenlet_message core_after(greenlet_message m) {
     if (t->tracer)
         t->tracer(event, origin, to, t->tracer_data);
     /* If its last reference was dropped before, or is now: the end of it. */
-    greenlet_unref(origin);
+    if (leaked)
+        core_unref_quietly(origin);
+    else
+        greenlet_unref(origin);
     return m;
 }
 
 /* Finds who receives what a dying greenlet leaves. Cannot fail: the way up
- * ends at the thread's main greenlet, which is alive. */
+ * ends at the thread's main greenlet, which is alive; it is also the heir
+ * when the way up leaves the thread. */
 static greenlet *heir(struct greenlet_thread *t, greenlet *g,
                       greenlet_message *m) {
     greenlet *resolved = NULL;
@@ -285,9 +295,11 @@ static greenlet *heir(struct greenlet_thread *t, greenlet *g,
         greenlet_message last = *m;
         greenlet *to = core_parent(g);
         int status = route(t, &to, &last);
-        if (status)
-            core_fatal("the way up from a dying greenlet leaves its thread",
-                       g, to);
+        if (status) { /* an unstarted ancestor went to another thread */
+            t->victim = NULL;
+            *m = last;
+            return t->main;
+        }
         if (core_state(to) == GREENLET_NEW) {
             if (t->hooks.resolve_entry && to != resolved) {
                 resolved = to;
@@ -373,13 +385,19 @@ greenlet_message core_kill(struct greenlet_thread *t, greenlet *g,
     greenlet_message m = core_transfer(
         t, g, (greenlet_message){NULL, GREENLET_EXIT}, how);
     bool moved = before != counter_get(&t->counters.switches);
-    if (core_parent(g) == me && !reaches(old, g)) {
-        atomic_store_explicit(&g->parent, old, memory_order_relaxed);
-        old = me;
+    if (core_parent(g) == me) {
+        greenlet *parent = old;
+        if (reaches(old, g)) { /* it has become a descendant meanwhile */
+            parent = greenlet_ref(reaches(core_parent(me), g) ? t->main : me);
+            greenlet_unref(old);
+        }
+        atomic_store_explicit(&g->parent, parent, memory_order_relaxed);
+        greenlet_unref(me);
+    } else {
+        greenlet_unref(old);
     }
-    greenlet_unref(old);
-    if (moved && core_state(g) != GREENLET_DEAD)
-        m.status = -EBUSY;
+    if (moved && core_state(g) != GREENLET_DEAD && m.status <= 0)
+        m.status = -EBUSY; /* an error thrown at us meanwhile stays one */
     greenlet_unref(g);
     return m;
 }

@@ -97,15 +97,15 @@ void core_find_own_stack(struct greenlet_thread *t) {
     void *low;
     size_t bytes;
     int saved = errno;
-    if (t->own_high || t->current != t->main ||
-        pthread_getattr_np(pthread_self(), &attr))
-        return;
-    if (pthread_attr_getstack(&attr, &low, &bytes) == 0 &&
-        here - (uintptr_t)low < bytes) {
-        t->own_low = (uintptr_t)low;
-        t->own_high = (uintptr_t)low + bytes;
+    if (!t->own_high && t->current == t->main &&
+        pthread_getattr_np(pthread_self(), &attr) == 0) {
+        if (pthread_attr_getstack(&attr, &low, &bytes) == 0 &&
+            here - (uintptr_t)low < bytes) {
+            t->own_low = (uintptr_t)low;
+            t->own_high = (uintptr_t)low + bytes;
+        }
+        pthread_attr_destroy(&attr);
     }
-    pthread_attr_destroy(&attr);
     errno = saved;
 }
 
@@ -334,10 +334,14 @@ static bool has_locals(const struct greenlet_thread *t, const greenlet *g) {
            g->side->locals;
 }
 
+/* With `g` as the current greenlet: it is its storage that they see. */
 static bool run_locals(greenlet *g, void *arg) {
     struct greenlet_thread *t = arg;
-    if (has_locals(t, g))
+    if (has_locals(t, g)) {
+        t->current = g;
         core_run_destructors(t, g);
+        t->current = t->main;
+    }
     return false;
 }
 
@@ -350,15 +354,15 @@ static void run_foreign_locals(struct greenlet_thread *t) {
             g = g->side->foreign_next;
         pthread_mutex_unlock(&t->lock);
         if (g)
-            core_run_destructors(t, g);
+            run_locals(g, t);
     } while (g);
 }
 
 /* Nothing of it runs again. */
 static bool end_greenlet(greenlet *g, void *arg) {
     struct greenlet_thread *t = arg;
-    if (core_home(g) != t)
-        return false;
+    if (core_home(g) != t || core_thread_of(g) != t)
+        return false; /* or an ancestor took it to another thread */
     if (core_state(g) == GREENLET_ACTIVE && g != t->main)
         backend_release(t, g);
     core_set_state(g, GREENLET_DEAD);
@@ -375,18 +379,19 @@ static bool merge(greenlet *g, void *arg) {
     int32_t refs = (int32_t)g->refs;
     g->refs = 0;
     int32_t s = atomic_fetch_add(&g->shared, refs * SHARED_ONE + SHARED_MERGED);
-    if ((s >> 2) + refs == 0) {
+    /* Marked, but not in the queue any more: who marked it comes too late
+     * and will look at it. */
+    if ((s >> 2) + refs == 0 && !(s & SHARED_QUEUED)) {
         g->queue_next = *unreferenced;
         *unreferenced = g;
     }
     return false;
 }
 
-void core_settle(struct greenlet_thread *t) {
-    if (!atomic_load(&t->exited))
-        return;
-    pthread_mutex_lock(&t->lock);
-    bool over = t->population == 0 && !t->foreign;
+void core_unlock(struct greenlet_thread *t) {
+    bool over = atomic_load_explicit(&t->exited, memory_order_relaxed) &&
+                t->population == 0 && !t->foreign && !t->settled;
+    t->settled |= over;
     pthread_mutex_unlock(&t->lock);
     if (over)
         discard(t);
@@ -400,11 +405,10 @@ static void thread_exit(void *arg) {
     /* User code runs for the last time, on the thread's own stack; it can
      * not switch. pthread_exit may have come from inside a greenlet. */
     core_slow_on(t, SLOW_FORBID);
-    if (t->current != t->main) {
-        greenlet *g = t->current;
-        core_set_away(t, g);
-        t->current = t->main;
-    }
+    t->exiting = true;
+    if (t->current != t->main)
+        core_set_away(t, t->current);
+    t->current = t->main;
     slab_visit(t, run_locals, t);
     run_foreign_locals(t);
 
@@ -445,15 +449,17 @@ static void thread_exit(void *arg) {
 
 struct shutdown {
     struct greenlet_thread *t;
-    greenlet **list; /* NULL: only count */
-    size_t n;
+    greenlet **list;
+    size_t n, room;
 };
 
 static bool list_living(greenlet *g, void *arg) {
     struct shutdown *s = arg;
-    if (core_home(g) == s->t && core_state(g) != GREENLET_DEAD &&
+    greenlet_state state = core_state(g);
+    if (core_home(g) == s->t &&
+        (state == GREENLET_NEW || state == GREENLET_ACTIVE) &&
         !(g->flags & (CORE_MAIN | CORE_VISITED))) {
-        if (s->list)
+        if (s->n < s->room)
             s->list[s->n] = g;
         s->n++;
     }
@@ -483,17 +489,20 @@ static bool forget_visit(greenlet *g, void *arg) {
 
 /* Kills those that live now. Returns how many there were. */
 static size_t shutdown_round(struct greenlet_thread *t, int *status) {
-    struct shutdown s = {t, NULL, 0};
+    struct shutdown s = {t, NULL, 0, 0};
     visit_all(t, list_living, &s);
     if (s.n == 0)
         return 0;
-    s.list = memory_alloc(s.n * sizeof(greenlet *));
+    s.room = s.n;
+    s.list = memory_alloc(s.room * sizeof(greenlet *));
     if (!s.list) {
         *status = -ENOMEM;
         return 0;
     }
     s.n = 0;
-    visit_all(t, list_living, &s);
+    visit_all(t, list_living, &s); /* others may have made some meanwhile */
+    if (s.n > s.room)
+        s.n = s.room;
     qsort(s.list, s.n, sizeof(greenlet *), latest_first);
     for (size_t i = 0; i < s.n; i++)
         greenlet_ref(s.list[i]);

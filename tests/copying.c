@@ -411,3 +411,60 @@ static void *main_comes_back(void *unused) {
 TEST(contract_34_main_is_displaced_and_comes_back) {
     test_join(test_thread(main_comes_back, NULL));
 }
+
+/* ---- A refill after a start ------------------------------------------- */
+
+static int begun;
+
+__attribute__((noinline)) static greenlet_message wait_with(size_t size,
+                                                            intptr_t who) {
+    volatile char *bytes = __builtin_alloca(size);
+    for (size_t i = 0; i < size; i++)
+        bytes[i] = (char)(who + (intptr_t)i);
+    greenlet_message m = {V(who), 0};
+    while (m.status == 0) {
+        m = back(I(m.value));
+        for (size_t i = 0; i < size; i++)
+            if (bytes[i] != (char)(who + (intptr_t)i))
+                FAIL("byte %zu of %zu", i, size);
+    }
+    return m;
+}
+
+static greenlet_message entry_of_10k(void *value) {
+    begun++;
+    return wait_with(10000, I(value));
+}
+
+static greenlet_message entry_of_100(void *value) {
+    begun++;
+    return wait_with(100, I(value));
+}
+
+/* What one switch was told to do must not be left over for the next: small
+ * and large stacks take different ways through the copying. */
+TEST(contract_31_large_and_small_take_turns_on_one_lane) {
+    enum { N = 6 };
+    static greenlet *all[N];
+    greenlet_options o = GREENLET_OPTIONS_INIT;
+    o.lane = test_is_copy() && test_lanes() ? 0 : GREENLET_ANY_LANE;
+    for (int i = 0; i < N; i++) {
+        o.flags = i == 4 ? GREENLET_STATS : 0;
+        all[i] = greenlet_new(i % 3 ? entry_of_100 : entry_of_10k, &o);
+        CHECK(all[i] != NULL);
+        CHECK_MSG(go(all[i], i), i, 0);
+        CHECK_MSG(go(all[0], 5 * i), 5 * i, 0);
+    }
+    for (int i = 0; i < 400; i++) {
+        int k = i * 7 % 13 % N;
+        CHECK_MSG(go(all[k], i), i, 0);
+    }
+    CHECK_EQ(begun, N);
+    greenlet_statistics s = GREENLET_STATISTICS_INIT;
+    CHECK_EQ(greenlet_get_statistics(all[4], &s), 0);
+    CHECK_EQ(s.evictions, s.fills + (s.evictions != s.fills));
+    if (test_is_copy() && test_lanes())
+        CHECK(s.evictions > 10);
+    for (int i = 0; i < N; i++)
+        greenlet_unref(all[i]);
+}

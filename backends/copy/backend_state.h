@@ -45,7 +45,7 @@ struct backend_thread {
     struct copy_region *lanes; /* t->lanes of them                         */
     struct copy_region *free;  /* lanes without owner, longest unused first */
     struct copy_region *free_last;
-    struct copy_region *busy;  /* lanes with one, likewise                 */
+    struct copy_region *busy;  /* lanes with one, nearly so                */
     struct copy_region *busy_last;
     struct copy_region *place; /* in place: the thread's own stack         */
     char *place_top;           /* highest base started in place            */

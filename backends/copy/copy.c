@@ -55,6 +55,9 @@ struct copy_region {
     bool used; /* since it was last looked at for a start */
 };
 
+_Static_assert(ARCH_AFTER_BYTES <= RUN_GAP,
+               "arch_push_after writes below the lowest sp");
+
 static struct copy_plan *plan_of(struct arch_copy *c) {
     return (struct copy_plan *)(void *)c;
 }
@@ -447,7 +450,9 @@ static inline struct arch_copy *prepare_refill(struct greenlet_thread *t,
     size_t n = (size_t)(o->b.base - bytes);
     unsigned class = slice_class(n);
     char *slice;
-    if (unlikely(n >= EXCHANGE_LEAST ||
+    if (unlikely(n >= EXCHANGE_LEAST || o->flags & CORE_SPECIAL ||
+                 to->b.saved >= EXCHANGE_LEAST ||
+                 to->b.class == RESERVE_CLASS ||
                  !(slice = slice_take_fast(&t->b.slices, class))))
         return prepare(t, 0, sp);
     slice += slice_bytes(class) - n;
@@ -455,6 +460,7 @@ static inline struct arch_copy *prepare_refill(struct greenlet_thread *t,
     o->b.saved = (uint32_t)n;
     o->b.class = (uint8_t)class;
     core_set_away(t, o);
+    r->head = NULL;
     r->used = true;
     t->current = to;
     p->refill = true;
@@ -547,12 +553,12 @@ void *arch_copy_fill(struct arch_copy *c) {
     size_t n = to->b.saved;
 
     unsigned class = to->b.class;
-    if (unlikely(!p->refill || class == RESERVE_CLASS ||
-                 n >= EXCHANGE_LEAST))
+    if (unlikely(!p->refill))
         return fill(t, p);
     move_small(to->b.sp, slice, n);
     to->b.slice = NULL;
     to->b.saved = 0;
+    to->b.next = NULL;
     p->region->head = to;
     core_set_near(t, to);
     counter_add(&t->counters.misses, 1);

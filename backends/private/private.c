@@ -30,6 +30,8 @@ int backend_init(struct greenlet_thread *t, greenlet *g,
     return 0;
 }
 
+static size_t size_of(struct stack s) { return (size_t)(s.high - s.low); }
+
 /* Gives a new greenlet its stack. */
 static int start(struct greenlet_thread *t, greenlet *from, greenlet *to,
                  unsigned how) {
@@ -39,7 +41,7 @@ static int start(struct greenlet_thread *t, greenlet *from, greenlet *to,
     if (unlikely(status)) {
         if (!(how & HOW_MUST))
             return status;
-        if (!t->b.reserve.high)
+        if (size_of(t->b.reserve) < bytes)
             core_fatal("no memory for a stack at a death", to, from);
         b->stack = t->b.reserve;
         t->b.reserve = (struct stack){0};
