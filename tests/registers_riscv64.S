@@ -1,6 +1,6 @@
-/* RISC-V psABI 1.1 and 1.3: callee-saved are s0-s11, and fs0-fs11 as wide as
- * the floating-point ABI's arguments (sp is what a switch is about); frm is
- * the thread's.
+/* RISC-V psABI, Register Convention: callee-saved are s0-s11, and fs0-fs11 as
+ * wide as the floating-point ABI's arguments (sp is what a switch is about);
+ * frm is the thread's.
  *
  *   uintptr_t registers_hold(void (*call)(void *), void *argument,
  *                            uintptr_t seed);
