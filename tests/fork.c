@@ -97,14 +97,6 @@ static void check_others_dead(void) {
     greenlet_unref(others_main);
 }
 
-static void *later_thread(void *unused) {
-    (void)unused;
-    greenlet *g = spawn(entry_pump);
-    CHECK_MSG(go(g, 5), 5, 0);
-    greenlet_unref(g);
-    return NULL;
-}
-
 TEST(contract_29_other_threads_greenlets_read_as_dead) {
     pthread_t thread = test_thread(other_thread, NULL);
     gate_wait(&gate, 1);
@@ -118,15 +110,39 @@ TEST(contract_29_other_threads_greenlets_read_as_dead) {
         go_on();
         greenlet_statistics s = GREENLET_STATISTICS_INIT;
         CHECK_EQ(greenlet_process_statistics(&s), 0);
-        if (!test_has_tsan()) { /* which cannot after such a fork */
-            test_join(test_thread(later_thread, NULL));
-            test_join(test_thread(later_thread, NULL));
-        }
         _exit(0);
     }
     wait_well(child);
     CHECK_EQ(greenlet_get_state(others), GREENLET_ACTIVE);
     go_on();
+    gate_reach(&gate, 2);
+    test_join(thread);
+}
+
+static void *later_thread(void *unused) {
+    (void)unused;
+    greenlet *g = spawn(entry_pump);
+    CHECK_MSG(go(g, 5), 5, 0);
+    greenlet_unref(g);
+    return NULL;
+}
+
+TEST(contract_29_new_threads_in_the_child) {
+    if (test_has_tsan())
+        SKIP("TSan has no threads in the child of a process with threads");
+    if (test_is_emulated())
+        SKIP("qemu-user aborts at a thread's start in the child of a process "
+             "with threads");
+    pthread_t thread = test_thread(other_thread, NULL);
+    gate_wait(&gate, 1);
+    pid_t child = fork();
+    if (child == 0) {
+        check_others_dead();
+        test_join(test_thread(later_thread, NULL));
+        test_join(test_thread(later_thread, NULL));
+        _exit(0);
+    }
+    wait_well(child);
     gate_reach(&gate, 2);
     test_join(thread);
 }

@@ -16,6 +16,7 @@
 #include <signal.h>
 #include <stdarg.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -236,6 +237,12 @@ bool test_has_tsan(void) {
 #else
     return false;
 #endif
+}
+
+/* A kernel knows what advice there is; an emulator takes any. */
+bool test_is_emulated(void) {
+    static char page[65536] __attribute__((aligned(65536)));
+    return syscall(SYS_madvise, page, sizeof page, 0x7fffffff) == 0;
 }
 
 /* splitmix64 */

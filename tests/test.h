@@ -115,6 +115,8 @@ unsigned test_amount(unsigned normal, unsigned full);
 uint64_t test_env(const char *name, uint64_t fallback);
 bool test_has_asan(void);
 bool test_has_tsan(void);
+/* Is this process run by an emulator of user programs (qemu-user)? */
+bool test_is_emulated(void);
 
 /* Deterministic random numbers. */
 uint64_t test_random(uint64_t *state);

@@ -1,0 +1,60 @@
+/* RISC-V, RV64, with every floating-point ABI: what C must know of switch.S.
+ *
+ * SPDX-License-Identifier: MIT */
+#ifndef GREENLET_ARCH_CPU_H
+#define GREENLET_ARCH_CPU_H
+
+/* arch_resume's frame: 14 words, and 12 floating-point registers where the
+ * ABI has callee-saved ones. */
+#ifdef __riscv_float_abi_soft
+#define ARCH_FRAME_BYTES 112
+#else
+#define ARCH_FRAME_BYTES 208
+#endif
+#define ARCH_PRIMED_BYTES 48 /* arch_prime's      */
+#define ARCH_AFTER_BYTES 16  /* arch_push_after's */
+#define ARCH_STACK_ALIGN 16
+
+/* Offsets into struct arch_copy, asserted in arch_check.c. */
+#define ARCH_COPY_FRAME 0
+#define ARCH_COPY_RUN_SP 8
+
+#ifndef __ASSEMBLER__
+#include <stdint.h>
+
+#include "greenlet.h"
+#include "names.h"
+
+extern const char arch_resume[], arch_start[], arch_after[];
+
+/* A fresh stack, growing down from `base` (ARCH_STACK_ALIGN-aligned):
+ *
+ *     base -  8   canary: a word of the backend's, 0 here
+ *     base - 16   0
+ *     base - 24   0, and
+ *     base - 32   0: the frame record that ends the chain of s0
+ *     base - 40   entry
+ *     base - 48   arch_start
+ *
+ * Returns the sp of that image. Writes only there. */
+static inline void *arch_prime(void *base, greenlet_entry *entry) {
+    uintptr_t *sp = (uintptr_t *)base - 6;
+    sp[0] = (uintptr_t)arch_start;
+    sp[1] = (uintptr_t)entry;
+    sp[2] = 0;
+    sp[3] = 0;
+    sp[4] = 0;
+    sp[5] = 0;
+    return sp;
+}
+
+/* Puts an image below the suspended one at `sp` that sends the message
+ * through core_after() first. Returns its sp. */
+static inline void *arch_push_after(void *sp) {
+    uintptr_t *image = (uintptr_t *)sp - 2;
+    image[0] = (uintptr_t)arch_after;
+    return image;
+}
+
+#endif
+#endif
