@@ -9,10 +9,9 @@
 
 #include <fenv.h>
 
-#if !defined(__x86_64__)
-/* Unknown CPU: as many values as any CPU has registers, alive over the call;
- * the compiler keeps them where the callee must. Volatile inputs keep it from
- * computing them again. */
+/* For CPUs without a registers_CPU.S, hence weak: as many values as any CPU has
+ * registers, alive over the call; the compiler keeps them where the callee
+ * must. Volatile inputs keep it from computing them again. */
 static volatile uintptr_t source_of_seed;
 static volatile double source_of_double;
 
@@ -22,7 +21,7 @@ static volatile double source_of_double;
     X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13) X(14) X(15)     \
         X(16) X(17) X(18) X(19) X(20)
 
-__attribute__((noinline)) uintptr_t
+__attribute__((noinline, weak)) uintptr_t
 registers_hold(void (*call)(void *), void *argument, uintptr_t seed) {
     source_of_seed = seed;
     source_of_double = (double)(seed & 0xffff);
@@ -39,8 +38,9 @@ registers_hold(void (*call)(void *), void *argument, uintptr_t seed) {
     return mask;
 }
 
-uint64_t registers_fpu_get(void) { return (uint64_t)fegetround(); }
-#endif
+__attribute__((weak)) uint64_t registers_fpu_get(void) {
+    return (uint64_t)fegetround();
+}
 
 static greenlet *a, *b;
 static unsigned rounds;
