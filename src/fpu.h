@@ -51,6 +51,41 @@ static inline void fpu_set(const uint32_t words[2]) {
     __asm__ volatile("fsrm %0" : : "r"((unsigned long)words[0]));
 }
 
+#elif defined(__powerpc64__) && defined(_CALL_ELF) && _CALL_ELF == 2
+
+/* FPSCR: traps, non-IEEE mode and rounding in the last byte; the rounding of
+ * decimals in the last digit of the high word. Its flags stay as they are. */
+static inline void fpu_get(uint32_t words[2]) {
+    double fpscr;
+    uint64_t bits;
+    __asm__ volatile("mffs %0" : "=d"(fpscr));
+    memcpy(&bits, &fpscr, sizeof(bits));
+    words[0] = (uint32_t)bits & 0xff;
+    words[1] = (uint32_t)(bits >> 32) & 7;
+}
+
+static inline void fpu_set(const uint32_t words[2]) {
+    uint64_t bits = (uint64_t)words[1] << 32 | words[0];
+    double fpscr;
+    memcpy(&fpscr, &bits, sizeof(bits));
+    /* Fields 6 and 7; field 7 of the high word. */
+    __asm__ volatile("mtfsf 0x03,%0,0,0\n\tmtfsf 0x01,%0,0,1"
+                     :
+                     : "d"(fpscr));
+}
+
+#elif defined(__s390x__)
+
+/* FPC: traps and rounding modes, and its flags. */
+static inline void fpu_get(uint32_t words[2]) {
+    __asm__ volatile("efpc %0" : "=d"(words[0]));
+    words[1] = 0;
+}
+
+static inline void fpu_set(const uint32_t words[2]) {
+    __asm__ volatile("sfpc %0" : : "d"(words[0]));
+}
+
 #else
 #include <fenv.h>
 

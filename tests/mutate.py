@@ -9,7 +9,8 @@ register and each place where the CPU's assembly saves or restores it, this
 assembles a copy of arch/CPU with an instruction there that overwrites the
 register, links suite-copy with it, and runs the cases of contract 30. They
 must fail. It does the same for the floating-point control words, with a
-fpu_set() that forgets one. Without a mutation they must pass. A NAME selects
+fpu_set() that forgets one. registers_direct.c puts sentinels right around the
+switch, besides those of the cases. Without a mutation they must pass. A NAME selects
 mutants by a part of their names. The report is TAP.
 
 registers_CPU.ini describes a CPU:
@@ -20,6 +21,7 @@ registers_CPU.ini describes a CPU:
     [registers ifdef MACRO], [registers ifndef MACRO]
                  more, where the compiler does or does not define MACRO
     [words]      control word = its index in src/fpu.h
+    [direct]     flags = the compiler's, for registers_direct.c
 """
 
 from __future__ import annotations
@@ -105,6 +107,10 @@ class Build:
             raise Problem(f"the copy backend of {folder} has no assembly")
         self.arch = folders.pop()
         self.wrapper = self.find_wrapper()
+        self.description = (SOURCE / "tests"
+                            / f"registers_{self.arch.name}.ini")
+        self.direct_flags = ini(self.description).get(
+            "direct", "flags", fallback="").split()
 
     def find_wrapper(self) -> list[str]:
         """The exe_wrapper of the cross file."""
@@ -151,6 +157,13 @@ class Build:
             objects.append(str(scratch / (other.name + ".o")))
             self.run([*self.compiler(own), "-c", str(other),
                       "-o", objects[-1]])
+        objects.append(str(scratch / "direct.o"))
+        self.run([*self.compiler(SOURCE / "src" / "switch.c"),
+                  *self.direct_flags, "-I", str(SOURCE / "tests"), "-c",
+                  str(SOURCE / "tests" / "registers_direct.c"),
+                  "-o", objects[-1]])
+        objects += [f"-Wl,--wrap=greenlet_{name}"
+                    for name in ("arch_switch", "arch_switch_copy")]
         at = self.link.index("-o")
         suite = scratch / "suite"
         self.run([*self.link[:at], "-o", str(suite), *objects,
@@ -179,7 +192,7 @@ class Build:
 
 
 def mutants(build: Build) -> list[Mutant]:
-    path = SOURCE / "tests" / f"registers_{build.arch.name}.ini"
+    path = build.description
     known = ini(path)
     if not known.has_section("places"):
         raise Problem(f"{path} does not describe this CPU")
