@@ -84,6 +84,10 @@ static inline void counter_set(core_counter *c, uint64_t n) {
     atomic_store_explicit(c, n, memory_order_relaxed);
 }
 
+static inline void counter_add(core_counter *c, uint64_t n) {
+    counter_set(c, counter_get(c) + n);
+}
+
 #else
 
 /* 32-bit CPUs: without atomic accesses to 64 bits, which some do not have at
@@ -107,7 +111,7 @@ static inline uint64_t counter_get(const core_counter *counter) {
 
 static inline void counter_set(core_counter *c, uint64_t n) {
     uint32_t high = (uint32_t)(n >> 32), low = (uint32_t)n;
-    if (likely(high == atomic_load_explicit(&c->high, memory_order_relaxed))) {
+    if (high == atomic_load_explicit(&c->high, memory_order_relaxed)) {
         atomic_store_explicit(&c->low, low, memory_order_relaxed);
         return;
     }
@@ -116,16 +120,22 @@ static inline void counter_set(core_counter *c, uint64_t n) {
     atomic_store_explicit(&c->high, high, memory_order_release);
 }
 
+/* The writer reads what it has written: in any order. */
+static inline void counter_add(core_counter *c, uint64_t n) {
+    uint32_t low = atomic_load_explicit(&c->low, memory_order_relaxed);
+    if (likely(n <= UINT32_MAX - low))
+        atomic_store_explicit(&c->low, low + (uint32_t)n,
+                              memory_order_relaxed);
+    else
+        counter_set(c, counter_get(c) + n);
+}
+
 #endif
 
 struct core_counters {
     core_counter switches, misses, evictions, fills, saved_bytes,
         filled_bytes, allocations, stack_high;
 };
-
-static inline void counter_add(core_counter *c, uint64_t n) {
-    counter_set(c, counter_get(c) + n);
-}
 
 static inline void counter_max(core_counter *c, uint64_t n) {
     if (n > counter_get(c))
@@ -184,6 +194,7 @@ struct greenlet_thread {
     pthread_mutex_t lock; /* guards what follows */
     _Atomic(greenlet *) queue;
     greenlet *queue_last;
+    size_t queue_length;
     greenlet *foreign;    /* homed here, in others' slabs                  */
     greenlet *returned;   /* freed by others: by queue_next                */
     _Atomic bool exited;

@@ -86,6 +86,53 @@ static inline void fpu_set(const uint32_t words[2]) {
     __asm__ volatile("sfpc %0" : : "d"(words[0]));
 }
 
+#elif defined(__i386__)
+
+/* Compiled for CPUs without SSE; the program's other parts may use it. */
+static inline void fpu_get(uint32_t words[2]) {
+    words[0] = 0;
+    if (__builtin_cpu_supports("sse"))
+        __asm__ volatile("stmxcsr %0" : "=m"(words[0]));
+    __asm__ volatile("fnstcw %0" : "=m"(words[1]));
+}
+
+static inline void fpu_set(const uint32_t words[2]) {
+    if (__builtin_cpu_supports("sse"))
+        __asm__ volatile("ldmxcsr %0" : : "m"(words[0]));
+    __asm__ volatile("fldcw %0" : : "m"(words[1]));
+}
+
+#elif defined(__arm__) && !defined(__SOFTFP__)
+
+static inline void fpu_get(uint32_t words[2]) {
+    __asm__ volatile("vmrs %0, fpscr" : "=r"(words[0]));
+    words[1] = 0;
+}
+
+static inline void fpu_set(const uint32_t words[2]) {
+    __asm__ volatile("vmsr fpscr, %0" : : "r"(words[0]));
+}
+
+#elif defined(__arm__) && (!defined(__thumb__) || defined(__thumb2__))
+#include <sys/auxv.h>
+
+/* Compiled for CPUs without VFP; the program's other parts may use it. The
+ * assembler does not know it then: fpscr is c1 of coprocessor 10. */
+static inline int fpu_there(void) {
+    return (getauxval(AT_HWCAP) & 1 << 6) != 0; /* HWCAP_VFP */
+}
+
+static inline void fpu_get(uint32_t words[2]) {
+    words[0] = words[1] = 0;
+    if (fpu_there())
+        __asm__ volatile("mrc p10, 7, %0, cr1, cr0, 0" : "=r"(words[0]));
+}
+
+static inline void fpu_set(const uint32_t words[2]) {
+    if (fpu_there())
+        __asm__ volatile("mcr p10, 7, %0, cr1, cr0, 0" : : "r"(words[0]));
+}
+
 #else
 #include <fenv.h>
 

@@ -277,6 +277,7 @@ int core_enqueue(struct greenlet_thread *t, greenlet *g) {
     else
         atomic_store_explicit(&t->queue, g, memory_order_relaxed);
     t->queue_last = g;
+    t->queue_length++;
     atomic_thread_fence(memory_order_seq_cst);
     atomic_store_explicit(&t->fast, CORE_AWAY, memory_order_relaxed);
     pthread_mutex_unlock(&t->lock);
@@ -299,14 +300,19 @@ static void handle(struct greenlet_thread *t, greenlet *g) {
         core_last_reference(t, g);
 }
 
+/* What was there at the beginning: others may add more all the time. */
 static size_t drain(struct greenlet_thread *t) {
-    size_t n = 0;
-    while (atomic_load_explicit(&t->queue, memory_order_relaxed)) {
+    size_t n = 0, most = SIZE_MAX;
+    while (n < most) {
         pthread_mutex_lock(&t->lock);
         greenlet *g = atomic_load_explicit(&t->queue, memory_order_relaxed);
-        if (g)
+        if (most == SIZE_MAX)
+            most = t->queue_length;
+        if (g) {
             atomic_store_explicit(&t->queue, g->queue_next,
                                   memory_order_relaxed);
+            t->queue_length--;
+        }
         pthread_mutex_unlock(&t->lock);
         if (!g)
             break;
@@ -432,6 +438,7 @@ static void thread_exit(void *arg) {
         }
     }
     atomic_store(&t->queue, NULL);
+    t->queue_length = 0;
     slab_visit(t, merge, &unreferenced);
     pthread_mutex_unlock(&t->lock);
     pthread_mutex_unlock(&core_threads_lock);

@@ -240,7 +240,7 @@ static void run_ring(void) {
         all[i] = greenlet_new(entry_ring, &o);
         CHECK(all[i] != NULL);
     }
-    CHECK_MSG(go(all[0], test_amount(5000, 500000)), 0, 0);
+    CHECK_MSG(go(all[0], (intptr_t)test_amount(5000, 500000)), 0, 0);
     for (i = 0; i < MANY; i++) {
         CHECK_MSG(greenlet_kill(all[i]), 0, 0);
         greenlet_unref(all[i]);
@@ -273,11 +273,11 @@ TEST(contract_31_very_many_greenlets) {
     CHECK(lot != NULL);
     for (i = 0; i < n; i++) {
         lot[i] = spawn(entry_pump);
-        CHECK_MSG(go(lot[i], i), i, 0);
+        CHECK_MSG(go(lot[i], (intptr_t)i), i, 0);
     }
     for (round = 0; round < 3; round++)
         for (i = 0; i < n; i++)
-            CHECK_MSG(go(lot[(i * 7919u) % n], round), round, 0);
+            CHECK_MSG(go(lot[(i * 7919u) % n], (intptr_t)round), round, 0);
     for (i = 0; i < n; i++)
         greenlet_unref(lot[i]);
     free(lot);

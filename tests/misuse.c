@@ -116,7 +116,7 @@ TEST(contract_28_unref_of_a_freed_one) {
 /* ---- A switch from a signal handler on the alternate stack -----------------
  */
 
-static intptr_t handler_status, handler_throw_status;
+static volatile intptr_t handler_status, handler_throw_status;
 static int handled;
 
 static void handler(int sig) {

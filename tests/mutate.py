@@ -109,8 +109,9 @@ class Build:
         self.wrapper = self.find_wrapper()
         self.description = (SOURCE / "tests"
                             / f"registers_{self.arch.name}.ini")
-        self.direct_flags = ini(self.description).get(
-            "direct", "flags", fallback="").split()
+        known = ini(self.description)
+        self.direct = known.has_section("direct")
+        self.direct_flags = known.get("direct", "flags", fallback="").split()
 
     def find_wrapper(self) -> list[str]:
         """The exe_wrapper of the cross file."""
@@ -157,13 +158,14 @@ class Build:
             objects.append(str(scratch / (other.name + ".o")))
             self.run([*self.compiler(own), "-c", str(other),
                       "-o", objects[-1]])
-        objects.append(str(scratch / "direct.o"))
-        self.run([*self.compiler(SOURCE / "src" / "switch.c"),
-                  *self.direct_flags, "-I", str(SOURCE / "tests"), "-c",
-                  str(SOURCE / "tests" / "registers_direct.c"),
-                  "-o", objects[-1]])
-        objects += [f"-Wl,--wrap=greenlet_{name}"
-                    for name in ("arch_switch", "arch_switch_copy")]
+        if self.direct:
+            objects.append(str(scratch / "direct.o"))
+            self.run([*self.compiler(SOURCE / "src" / "switch.c"),
+                      *self.direct_flags, "-I", str(SOURCE / "tests"), "-c",
+                      str(SOURCE / "tests" / "registers_direct.c"),
+                      "-o", objects[-1]])
+            objects += [f"-Wl,--wrap=greenlet_{name}"
+                        for name in ("arch_switch", "arch_switch_copy")]
         at = self.link.index("-o")
         suite = scratch / "suite"
         self.run([*self.link[:at], "-o", str(suite), *objects,

@@ -873,7 +873,7 @@ TEST(contract_26_no_leak_over_many_failures) {
     static int i;
     uint64_t seed = 1;
     for (i = 0; i < 400; i++) {
-        n = test_random(&seed) % 6 + 1;
+        n = (unsigned long)(test_random(&seed) % 6 + 1);
         faults_arm(n, i % 3 ? FAULTS_ONCE : FAULTS_FOREVER);
         a = greenlet_new(entry_deep, NULL);
         b = greenlet_new(entry_shallow, NULL);

@@ -214,7 +214,10 @@ bool test_in_place(void) { return test_lanes() == 0; }
 bool test_full(void) { return test_env("GREENLET_TEST_FULL", 0) != 0; }
 
 unsigned test_amount(unsigned normal, unsigned full) {
-    return test_full() ? full : normal;
+    if (test_full())
+        return full;
+    const char *quick = getenv("GREENLET_TEST_QUICK");
+    return quick && *quick == '1' && normal > 40 ? normal / 4 : normal;
 }
 
 #ifdef __has_feature

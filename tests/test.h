@@ -74,7 +74,7 @@ void test_check_msg(const char *file, int line, const char *text,
     test_check_str(__FILE__, __LINE__, #a " == " #b, (a), (b))
 /* The message `m` is {(void *)value, status}. */
 #define CHECK_MSG(m, value, status)                                            \
-    test_check_msg(__FILE__, __LINE__, #m, (m), (value), (status))
+    test_check_msg(__FILE__, __LINE__, #m, (m), (intptr_t)(value), (status))
 #define FAIL(...) test_fail(__FILE__, __LINE__, __VA_ARGS__)
 #define SKIP(reason) test_skip(reason)
 

@@ -1,0 +1,129 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""What the built libraries show to the world, in TAP: exported symbols equal
+src/greenlet.map, no text relocation, no executable stack, full RELRO, no
+global name of the static library without our prefix.
+
+    symbols.py MAP SHARED STATIC [STATIC...]     (NM, READELF: the tools)
+"""
+
+import os
+import re
+import subprocess
+import sys
+
+NM = os.environ.get("NM", "nm").split()
+READELF = os.environ.get("READELF", "readelf").split()
+# What assembly and the compiler may add to an object.
+ALLOWED = re.compile(r"^(greenlet_\w+|_DYNAMIC|__x86\.get_pc_thunk\.\w+"
+                     r"|DW\.ref\.\w+)$")
+
+
+def run(*command):
+    return subprocess.run(command, check=True, capture_output=True,
+                          text=True).stdout
+
+
+def version_script(path):
+    text = re.sub(r"/\*.*?\*/", "", open(path).read(), flags=re.S)
+    body = re.search(r"global:(.*?)local:", text, re.S)[1]
+    return {name for name in re.findall(r"[\w*]+", body)}
+
+
+def exported(library):
+    names = set()
+    for line in run(*NM, "-D", "--defined-only", library).splitlines():
+        name, _, version = line.split()[-1].partition("@")
+        if line.split()[-2] != "A":
+            names.add(name)
+    return names
+
+
+def differences(found, wanted):
+    return ([f"exported, but not in the map: {n}" for n in
+             sorted(found - wanted)]
+            + [f"in the map, but not exported: {n}" for n in
+               sorted(wanted - found)])
+
+
+def dynamic(library):
+    return run(*READELF, "-W", "-d", library)
+
+
+def segments(library):
+    return run(*READELF, "-W", "-l", library)
+
+
+def stack_flags(library):
+    match = re.search(r"GNU_STACK(?:\s+0x\w+){5}\s+(\S+)", segments(library))
+    return match[1] if match else "no GNU_STACK header"
+
+
+def executable_notes(archive):
+    """Members whose .note.GNU-stack is missing or executable."""
+    bad, member = [], "?"
+    seen = {}
+    for line in run(*READELF, "-W", "-S", archive).splitlines():
+        if line.startswith("File:"):
+            member = line.split()[-1]
+            seen[member] = None
+        elif match := re.search(r"\.note\.GNU-stack\s+PROGBITS(?:\s+\w+){4}"
+                                r"\s+([A-Z]*)\s+\d+\s+\d+\s+\d+$", line):
+            seen[member] = match[1]
+    for member, flags in seen.items():
+        if flags is None or "X" in flags:
+            bad.append(f"{member}: stack note: {flags}")
+    return bad
+
+
+def archive_names(archive):
+    bad = []
+    for line in run(*NM, "-g", "--defined-only", archive).splitlines():
+        parts = line.split()
+        if len(parts) == 3 and not ALLOWED.match(parts[2]):
+            bad.append(line.strip())
+    return bad
+
+
+def main(map_file, shared, *archives):
+    flags = dynamic(shared)
+    checks = [
+        ("exported symbols equal greenlet.map",
+         differences(exported(shared), version_script(map_file))),
+        ("no text relocation", ["TEXTREL"] if "TEXTREL" in flags else []),
+        ("no executable stack",
+         [] if stack_flags(shared) == "RW" else [stack_flags(shared)]),
+        ("a RELRO segment",
+         [] if "GNU_RELRO" in segments(shared) else ["none"]),
+        ("bound at load (BIND_NOW)",
+         [] if re.search(r"BIND_NOW|FLAGS_1.*\bNOW\b", flags) else [flags]),
+        ("never unloaded (NODELETE)",
+         [] if "NODELETE" in flags else [flags]),
+        ("SONAME libgreenlet.so.0",
+         [] if "[libgreenlet.so.0]" in flags else [flags]),
+        ("needs no library but the C library's",
+         [line for line in flags.splitlines() if "(NEEDED)" in line
+          and not re.search(r"\[(lib(c|pthread|gcc_s)|ld-[\w-]+)\.", line)]),
+    ]
+    for archive in archives:
+        name = os.path.basename(archive)
+        checks += [(f"{name}: only greenlet_* is global",
+                    archive_names(archive)),
+                   (f"{name}: each member has a non-executable stack note",
+                    executable_notes(archive))]
+    print("TAP version 13")
+    print(f"1..{len(checks)}")
+    failed = 0
+    for number, (name, problems) in enumerate(checks, 1):
+        print(f"{'not ok' if problems else 'ok'} {number} - {name}")
+        for problem in problems:
+            for line in problem.splitlines():
+                print(f"# {line}")
+        failed += bool(problems)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 3:
+        sys.exit(__doc__)
+    sys.exit(main(*sys.argv[1:]))
