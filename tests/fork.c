@@ -180,11 +180,13 @@ static volatile int stop;
 
 static void *busy(void *unused) {
     (void)unused;
-    while (!__atomic_load_n(&stop, __ATOMIC_ACQUIRE)) {
+    for (int i = 1; !__atomic_load_n(&stop, __ATOMIC_ACQUIRE); i++) {
         greenlet *g = spawn_named(entry_pump, "busy");
         go(g, 1);
         greenlet_unref(g);
         greenlet_unref(spawn_under(entry_echo, others_main));
+        if (i % 64 == 0)
+            usleep(1000); /* or they drop faster than one thread can drain */
     }
     return NULL;
 }

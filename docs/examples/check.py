@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -58,7 +59,10 @@ def case(name: str, problem: str | None, skip: str = "") -> None:
 
 
 def run(*command: str) -> tuple[int, str, str]:
-    done = subprocess.run(command, capture_output=True, timeout=60)
+    # Meson says how to run programs of another CPU.
+    wrapper = shlex.split(os.environ.get("MESON_EXE_WRAPPER", ""))
+    done = subprocess.run([*wrapper, *command], capture_output=True,
+                          timeout=60)
     return (done.returncode, done.stdout.decode("utf-8", "replace"),
             done.stderr.decode("utf-8", "replace"))
 
