@@ -19,9 +19,6 @@
 /* From the one folder of backends/ that this build has. */
 #include "backend_state.h"
 
-#define likely(x) __builtin_expect(!!(x), 1)
-#define unlikely(x) __builtin_expect(!!(x), 0)
-
 struct greenlet_thread;
 
 /* ---- A greenlet ------------------------------------------------------- */
@@ -76,20 +73,64 @@ struct greenlet_side {
 /* ---- Counters --------------------------------------------------------- */
 
 /* Written by one thread, read by any: relaxed. */
+#if UINTPTR_MAX >= UINT64_MAX
+
+typedef _Atomic uint64_t core_counter;
+
+static inline uint64_t counter_get(const core_counter *c) {
+    return atomic_load_explicit((core_counter *)c, memory_order_relaxed);
+}
+
+static inline void counter_set(core_counter *c, uint64_t n) {
+    atomic_store_explicit(c, n, memory_order_relaxed);
+}
+
+#else
+
+/* 32-bit CPUs: without atomic accesses to 64 bits, which some do not have at
+ * all and others only by detours. A carry, which is rare, is written from
+ * right to left; who reads from left to right and finds both upper halves
+ * equal has the lower one that belongs to them. */
+typedef struct core_counter {
+    _Atomic uint32_t high, low, high_too;
+} core_counter;
+
+static inline uint64_t counter_get(const core_counter *counter) {
+    core_counter *c = (core_counter *)counter;
+    uint32_t high, low;
+    do {
+        high = atomic_load_explicit(&c->high, memory_order_acquire);
+        low = atomic_load_explicit(&c->low, memory_order_acquire);
+    } while (high !=
+             atomic_load_explicit(&c->high_too, memory_order_relaxed));
+    return (uint64_t)high << 32 | low;
+}
+
+static inline void counter_set(core_counter *c, uint64_t n) {
+    uint32_t high = (uint32_t)(n >> 32), low = (uint32_t)n;
+    if (likely(high == atomic_load_explicit(&c->high, memory_order_relaxed))) {
+        atomic_store_explicit(&c->low, low, memory_order_relaxed);
+        return;
+    }
+    atomic_store_explicit(&c->high_too, high, memory_order_relaxed);
+    atomic_store_explicit(&c->low, low, memory_order_release);
+    atomic_store_explicit(&c->high, high, memory_order_release);
+}
+
+#endif
+
 struct core_counters {
-    _Atomic uint64_t switches, misses, evictions, fills, saved_bytes,
+    core_counter switches, misses, evictions, fills, saved_bytes,
         filled_bytes, allocations, stack_high;
 };
 
-static inline void counter_add(_Atomic uint64_t *c, uint64_t n) {
-    atomic_store_explicit(
-        c, atomic_load_explicit(c, memory_order_relaxed) + n,
-        memory_order_relaxed);
+static inline void counter_add(core_counter *c, uint64_t n) {
+    counter_set(c, counter_get(c) + n);
 }
 
-static inline void counter_max(_Atomic uint64_t *c, uint64_t n) {
-    if (n > atomic_load_explicit(c, memory_order_relaxed))
-        atomic_store_explicit(c, n, memory_order_relaxed);
+static inline void counter_max(core_counter *c, uint64_t n) {
+    if (n > counter_get(c))
+        counter_set(c, n);
 }
 
 /* ---- A thread --------------------------------------------------------- */

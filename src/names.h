@@ -64,8 +64,8 @@
 #define stack_pool_destroy greenlet_stack_pool_destroy
 #define stack_guard_bytes greenlet_stack_guard_bytes
 
-#define slice_take greenlet_slice_take
-#define slice_give greenlet_slice_give
+#define slice_take_slow greenlet_slice_take_slow
+#define slice_give_slow greenlet_slice_give_slow
 #define slice_pool_destroy greenlet_slice_pool_destroy
 
 #define backend_adopt greenlet_backend_adopt
@@ -85,5 +85,10 @@
 #define arch_resume greenlet_arch_resume
 #define arch_start greenlet_arch_start
 #define arch_after greenlet_arch_after
+
+#ifndef __ASSEMBLER__
+#define likely(x) __builtin_expect(!!(x), 1)
+#define unlikely(x) __builtin_expect(!!(x), 0)
+#endif
 
 #endif

@@ -136,18 +136,15 @@ static int report(greenlet_statistics *out, struct core_counters *c) {
     if (!out || out->size < 2 * sizeof(size_t) || out->size > sizeof(s))
         return -EINVAL;
     s.size = out->size;
-    s.switches = atomic_load_explicit(&c->switches, memory_order_relaxed);
-    s.misses = atomic_load_explicit(&c->misses, memory_order_relaxed);
+    s.switches = counter_get(&c->switches);
+    s.misses = counter_get(&c->misses);
     s.hits = s.switches - s.misses;
-    s.evictions = atomic_load_explicit(&c->evictions, memory_order_relaxed);
-    s.fills = atomic_load_explicit(&c->fills, memory_order_relaxed);
-    s.saved_bytes = atomic_load_explicit(&c->saved_bytes,
-                                         memory_order_relaxed);
-    s.filled_bytes = atomic_load_explicit(&c->filled_bytes,
-                                          memory_order_relaxed);
-    s.allocations = atomic_load_explicit(&c->allocations,
-                                         memory_order_relaxed);
-    s.stack_high = atomic_load_explicit(&c->stack_high, memory_order_relaxed);
+    s.evictions = counter_get(&c->evictions);
+    s.fills = counter_get(&c->fills);
+    s.saved_bytes = counter_get(&c->saved_bytes);
+    s.filled_bytes = counter_get(&c->filled_bytes);
+    s.allocations = counter_get(&c->allocations);
+    s.stack_high = counter_get(&c->stack_high);
     memcpy(out, &s, out->size);
     return 0;
 }

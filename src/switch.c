@@ -369,12 +369,10 @@ greenlet_message core_kill(struct greenlet_thread *t, greenlet *g,
     greenlet_ref(g);
     old = core_parent(g); /* its reference is ours until it is put back */
     atomic_store_explicit(&g->parent, greenlet_ref(me), memory_order_relaxed);
-    uint64_t before = atomic_load_explicit(&t->counters.switches,
-                                           memory_order_relaxed);
+    uint64_t before = counter_get(&t->counters.switches);
     greenlet_message m = core_transfer(
         t, g, (greenlet_message){NULL, GREENLET_EXIT}, how);
-    bool moved = before != atomic_load_explicit(&t->counters.switches,
-                                                memory_order_relaxed);
+    bool moved = before != counter_get(&t->counters.switches);
     if (core_parent(g) == me && !reaches(old, g)) {
         atomic_store_explicit(&g->parent, old, memory_order_relaxed);
         old = me;

@@ -527,13 +527,9 @@ int greenlet_thread_shutdown(void) {
 
 void core_add_counters(struct core_counters *to,
                        const struct core_counters *from) {
-    struct core_counters *f = (struct core_counters *)from;
-#define ADD(name)                                                              \
-    counter_add(&to->name,                                                     \
-                atomic_load_explicit(&f->name, memory_order_relaxed));
+#define ADD(name) counter_add(&to->name, counter_get(&from->name));
     FOR_EACH_COUNTER(ADD)
-    counter_max(&to->stack_high, atomic_load_explicit(&f->stack_high,
-                                                      memory_order_relaxed));
+    counter_max(&to->stack_high, counter_get(&from->stack_high));
 }
 
 void core_all_counters(struct core_counters *sum) {

@@ -35,10 +35,9 @@ struct copy_plan {
     bool dying;           /* `from` is: its bytes are not saved            */
     bool fresh;           /* `to` starts                                   */
     bool exchange;        /* the slice of `to` becomes the evicted one's   */
-    unsigned frame_saved; /* bytes of from's frame that go into its slice  */
     bool after;
+    bool refill;          /* prepared by prepare_refill()                  */
     uint64_t moved;       /* bytes                                         */
-    char scratch[128];    /* a frame that nobody wants                     */
 };
 
 struct backend_thread {

@@ -42,7 +42,8 @@ enum {
     STAGGER_BYTES = 7 * 64,   /* from a lane's top to the next one's */
     EXCHANGE_LEAST = 8192,    /* from here on one pass beats two     */
     RESERVE_CLASS = 255,      /* slices cut from the reserve         */
-    RUN_GAP = 64
+    RUN_GAP = 64,
+    HOW_REFILL = 0x100        /* beside HOW_: see prepare_refill     */
 };
 
 struct copy_region {
@@ -238,10 +239,15 @@ static struct copy_region *bind_lane(struct greenlet_thread *t,
 
 /* ---- The copying switch ----------------------------------------------- */
 
-/* How many of O's bytes a switch to T must save, from O's sp on; 0: none. */
+/* How many of O's bytes a switch to T must save, from O's sp on; 0: none.
+ * A cut never goes through a register frame: that of the caller is not on the
+ * stack yet when the rest of its bytes is saved. */
 static size_t wanted(const greenlet *o, const char *sp, const greenlet *to) {
     const char *end = o->b.base <= to->b.base ? o->b.base : to->b.base;
-    return end > sp + o->b.saved ? (size_t)(end - sp) : 0;
+    if (end <= sp + o->b.saved)
+        return 0;
+    size_t n = (size_t)(end - sp);
+    return n < ARCH_FRAME_BYTES ? ARCH_FRAME_BYTES : n;
 }
 
 /* Makes room for n saved bytes of o. What is saved already moves along. */
@@ -356,7 +362,7 @@ static void save(struct greenlet_thread *t, struct copy_plan *p) {
         if (n && !p->exchange) {
             size_t done = o->b.saved;
             if (o == p->from)
-                done += p->frame_saved;
+                done += ARCH_FRAME_BYTES; /* assembly's */
             move_bytes(o->b.slice + done, sp + done, n - done);
             note_eviction(t, p, o, n - o->b.saved);
             o->b.saved = (uint32_t)n;
@@ -372,13 +378,18 @@ static void save(struct greenlet_thread *t, struct copy_plan *p) {
         p->region->head = o;
 }
 
-/* On the caller's stack; sp is where its frame belongs. */
-struct arch_copy *arch_copy_prepare(unsigned how, void *sp) {
-    struct greenlet_thread *t = core_self;
+static void *run_below(char *sp, char *low) {
+    return (void *)((uintptr_t)((low < sp ? low : sp) - RUN_GAP) &
+                    ~(uintptr_t)63);
+}
+
+static __attribute__((noinline)) struct arch_copy *
+prepare(struct greenlet_thread *t, unsigned how, void *sp) {
     struct copy_plan *p = &t->b.plan;
     greenlet *from = p->from, *to = p->to;
     bool must = how & HOW_MUST;
 
+    p->refill = false;
     if (!p->dying)
         from->b.sp = sp;
     p->exchange = false;
@@ -396,30 +407,67 @@ struct arch_copy *arch_copy_prepare(unsigned how, void *sp) {
         occupy(t, to, p->region);
     }
 
-    /* Below both ranges, if they are in one region. */
-    char *run = sp;
-    if (region_of(t, from) == p->region) {
-        char *low = p->fresh ? to->b.base - ARCH_PRIMED_BYTES : to->b.sp;
-        if (low < run)
-            run = low;
-    }
-    p->run_sp = (void *)((uintptr_t)(run - RUN_GAP) & ~(uintptr_t)63);
+    char *low = sp;
+    if (region_of(t, from) == p->region)
+        low = p->fresh ? to->b.base - ARCH_PRIMED_BYTES : to->b.sp;
+    p->run_sp = run_below(sp, low);
 
-    /* Where the frame goes: straight to its place in the slice, when all of
-     * it is to be saved there, and nobody's bytes are in it yet. */
-    p->frame = p->dying ? p->scratch : sp;
-    p->frame_saved = 0;
-    if (!p->dying && from->b.slice && !p->exchange) {
-        p->frame_saved = (unsigned)wanted(from, sp, to);
-        if (p->frame_saved >= ARCH_FRAME_BYTES) {
-            p->frame_saved = ARCH_FRAME_BYTES;
-            p->frame = from->b.slice;
-        } else {
-            p->frame = p->scratch; /* the cut goes through it */
-        }
-    }
+    /* Where the frame goes: straight to its place in the slice, when it is to
+     * be saved, and nobody's bytes are in it yet. A dying one's, which nobody
+     * wants, to its own stack. */
+    bool to_slice = !p->dying && from->b.slice && !p->exchange;
+    p->frame = to_slice ? from->b.slice : sp;
     save(t, p);
     return (struct arch_copy *)(void *)p;
+}
+
+/* The common case by itself: a suspended greenlet's bytes are away, its lane
+ * has an owner that must go or none, and nothing is special about either. The
+ * same steps as in prepare(). */
+static inline struct arch_copy *prepare_refill(struct greenlet_thread *t,
+                                               void *sp) {
+    struct copy_plan *p = &t->b.plan;
+    greenlet *from = p->from, *to = p->to, *o = p->region->head;
+
+    from->b.sp = sp;
+    p->frame = sp;
+    if (likely(o)) {
+        size_t n = (size_t)(o->b.base - (char *)o->b.sp);
+        if (unlikely(n >= EXCHANGE_LEAST))
+            return prepare(t, 0, sp);
+        unsigned class = slice_class(n);
+        char *slice = slice_take(&t->b.slices, class);
+        if (unlikely(!slice))
+            return NULL;
+        slice += slice_bytes(class) - n;
+        size_t done = 0;
+        if (o == from) {
+            p->frame = slice;
+            done = ARCH_FRAME_BYTES;
+        }
+        move_bytes(slice + done, (char *)o->b.sp + done, n - done);
+        o->b.slice = slice;
+        o->b.saved = (uint32_t)n;
+        o->b.class = (uint8_t)class;
+        core_set_away(t, o);
+        counter_add(&t->counters.evictions, 1);
+        counter_add(&t->counters.saved_bytes, n);
+        counter_max(&t->counters.stack_high, n);
+    }
+    if (t->b.busy_last != p->region)
+        occupy(t, to, p->region);
+    t->current = to;
+    counter_add(&t->counters.switches, 1);
+    p->refill = true;
+    p->run_sp = run_below(sp, o == from ? to->b.sp : sp);
+    return (struct arch_copy *)(void *)p;
+}
+
+/* On the caller's stack; sp is where its frame belongs. */
+struct arch_copy *arch_copy_prepare(unsigned how, void *sp) {
+    struct greenlet_thread *t = core_self;
+    return likely(how == HOW_REFILL) ? prepare_refill(t, sp)
+                                     : prepare(t, how, sp);
 }
 
 /* One pass over what both have, from the common base down; then the rest of
@@ -443,10 +491,8 @@ static void exchange(struct greenlet_thread *t, struct copy_plan *p) {
     p->region->head = NULL;
 }
 
-/* On run_sp, below all that is written. Returns the image to resume. */
-void *arch_copy_fill(struct arch_copy *c) {
-    struct copy_plan *p = plan_of(c);
-    struct greenlet_thread *t = core_self;
+static __attribute__((noinline)) void *fill(struct greenlet_thread *t,
+                                            struct copy_plan *p) {
     struct copy_region *r = p->region;
     greenlet *to = p->to;
     size_t n = to->b.saved;
@@ -461,13 +507,6 @@ void *arch_copy_fill(struct arch_copy *c) {
             counter_add(&to->side->counters->fills, 1);
             counter_add(&to->side->counters->filled_bytes, n);
         }
-    }
-    if (unlikely(p->frame_saved && p->frame == p->scratch)) {
-        greenlet *from = p->from;
-        size_t low = p->frame_saved;
-        move_bytes(from->b.slice, p->scratch, low);
-        move_bytes((char *)from->b.sp + low, p->scratch + low,
-                   ARCH_FRAME_BYTES - low);
     }
     if (p->exchange) {
         exchange(t, p);
@@ -486,6 +525,29 @@ void *arch_copy_fill(struct arch_copy *c) {
     if (p->moved)
         counter_add(&t->counters.misses, 1);
     return p->after ? arch_push_after(to->b.sp) : to->b.sp;
+}
+
+/* On run_sp, below all that is written. Returns the image to resume. */
+void *arch_copy_fill(struct arch_copy *c) {
+    struct copy_plan *p = plan_of(c);
+    struct greenlet_thread *t = core_self;
+    greenlet *to = p->to;
+    char *slice = to->b.slice;
+    size_t n = to->b.saved;
+
+    if (unlikely(!p->refill || to->b.class == RESERVE_CLASS))
+        return fill(t, p);
+    move_bytes(to->b.sp, slice, n);
+    slice_give(&t->b.slices, slice + n - slice_bytes(to->b.class),
+               to->b.class);
+    to->b.slice = NULL;
+    to->b.saved = 0;
+    p->region->head = to;
+    core_set_near(t, to);
+    counter_add(&t->counters.misses, 1);
+    counter_add(&t->counters.fills, 1);
+    counter_add(&t->counters.filled_bytes, n);
+    return to->b.sp;
 }
 
 /* ---- The interface ---------------------------------------------------- */
@@ -574,9 +636,9 @@ static void *commit(struct greenlet_thread *t, greenlet *from, greenlet *to,
     return how & HOW_AFTER ? arch_push_after(to->b.sp) : to->b.sp;
 }
 
-greenlet_message backend_switch(struct greenlet_thread *t, greenlet *from,
-                                greenlet *to, greenlet_message m,
-                                unsigned how) {
+static __attribute__((noinline)) greenlet_message
+switch_slow(struct greenlet_thread *t, greenlet *from, greenlet *to,
+            greenlet_message m, unsigned how) {
     int direct = survey(t, from, to, false);
     if (direct > 0)
         return arch_switch(m, &from->b.sp, commit(t, from, to, how));
@@ -585,6 +647,19 @@ greenlet_message backend_switch(struct greenlet_thread *t, greenlet *from,
     if (direct < 0)
         return (greenlet_message){NULL, direct};
     return arch_switch_copy(m, how);
+}
+
+greenlet_message backend_switch(struct greenlet_thread *t, greenlet *from,
+                                greenlet *to, greenlet_message m,
+                                unsigned how) {
+    if (unlikely(how || !to->b.saved || in_place(t) || t->victim ||
+                 (to->flags & CORE_SPECIAL)))
+        return switch_slow(t, from, to, m, how);
+    t->b.plan.from = from;
+    t->b.plan.to = to;
+    t->b.plan.region = &t->b.lanes[to->b.lane];
+    t->b.plan.dying = false;
+    return arch_switch_copy(m, HOW_REFILL);
 }
 
 _Noreturn void backend_exit(struct greenlet_thread *t, greenlet *dying,

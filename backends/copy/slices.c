@@ -5,20 +5,7 @@
 
 #include "core.h"
 
-struct slice_page {
-    struct slice_page *next, *prev;
-    void *free; /* by first word */
-    uint32_t used, unused_at; /* slices in use; offset of the never used */
-    char pad[32];
-    char slices[];
-};
-
 _Static_assert(sizeof(struct slice_page) == 64, "slices stay 64-aligned");
-
-static struct slice_page *page_of(void *slice) {
-    return (struct slice_page *)((uintptr_t)slice &
-                                 ~(uintptr_t)(SLICE_PAGE_BYTES - 1));
-}
 
 static void unlink_page(struct slice_pool *pool, struct slice_page *p,
                         unsigned class) {
@@ -64,28 +51,35 @@ static void give_large(struct slice_pool *pool, void *slice, unsigned class) {
     pool->cached_bytes += slice_bytes(class);
 }
 
-void *slice_take(struct slice_pool *pool, unsigned class) {
-    size_t bytes = slice_bytes(class);
-    if (unlikely(bytes > SLICE_PAGED))
-        return take_large(pool, class);
-    struct slice_page *p = pool->pages[class];
-    if (unlikely(!p || full(p, bytes))) {
+static struct slice_page *new_page(struct slice_pool *pool, unsigned class) {
+    struct slice_page *p = pool->spare[class];
+    if (p) {
+        pool->spare[class] = NULL;
+    } else {
         p = memory_map(SLICE_PAGE_BYTES, SLICE_PAGE_BYTES);
         if (!p)
             return NULL;
         p->unused_at = sizeof(*p);
-        link_first(pool, p, class);
-        pool->n_empty[class]++;
     }
+    link_first(pool, p, class);
+    return p;
+}
+
+void *slice_take_slow(struct slice_pool *pool, unsigned class) {
+    size_t bytes = slice_bytes(class);
+    if (unlikely(bytes > SLICE_PAGED))
+        return take_large(pool, class);
+    struct slice_page *p = pool->pages[class];
+    if (unlikely(!p || full(p, bytes)) && !(p = new_page(pool, class)))
+        return NULL;
     void *slice = p->free;
-    if (likely(slice)) {
+    if (slice) {
         p->free = *(void **)slice;
     } else {
         slice = (char *)p + p->unused_at;
         p->unused_at += (uint32_t)bytes;
     }
-    if (p->used++ == 0)
-        pool->n_empty[class]--;
+    p->used++;
     if (unlikely(full(p, bytes)) && p->next) {
         unlink_page(pool, p, class);
         link_last(pool, p, class);
@@ -93,22 +87,25 @@ void *slice_take(struct slice_pool *pool, unsigned class) {
     return slice;
 }
 
-void slice_give(struct slice_pool *pool, void *slice, unsigned class) {
+void slice_give_slow(struct slice_pool *pool, void *slice, unsigned class) {
     if (unlikely(slice_bytes(class) > SLICE_PAGED)) {
         give_large(pool, slice, class);
         return;
     }
-    struct slice_page *p = page_of(slice);
+    struct slice_page *p = slice_page_of(slice);
     *(void **)slice = p->free;
     p->free = slice;
-    if (unlikely(--p->used == 0) && pool->n_empty[class]++ != 0) {
-        pool->n_empty[class]--;
-        unlink_page(pool, p, class);
-        memory_unmap(p, SLICE_PAGE_BYTES);
-    } else if (pool->pages[class] != p) {
-        unlink_page(pool, p, class);
-        link_first(pool, p, class);
+    p->used--;
+    struct slice_page *front = pool->pages[class];
+    if (front->used == 0) {
+        unlink_page(pool, front, class);
+        if (pool->spare[class])
+            memory_unmap(front, SLICE_PAGE_BYTES);
+        else
+            pool->spare[class] = front;
     }
+    unlink_page(pool, p, class);
+    link_first(pool, p, class);
 }
 
 void slice_pool_destroy(struct slice_pool *pool) {
@@ -118,6 +115,9 @@ void slice_pool_destroy(struct slice_pool *pool) {
             unlink_page(pool, p, class);
             memory_unmap(p, SLICE_PAGE_BYTES);
         }
+        if (pool->spare[class])
+            memory_unmap(pool->spare[class], SLICE_PAGE_BYTES);
+        pool->spare[class] = NULL;
         while (pool->cached[class]) {
             void *slice = pool->cached[class];
             pool->cached[class] = *(void **)slice;

@@ -5,7 +5,8 @@
  * SLICE_PAGED bytes come from pages of one class, larger ones are mappings of
  * their own. Slices above 512 bytes are 64-aligned, smaller ones 16-aligned.
  *
- * Retention: one empty page per class, and SLICE_CACHED bytes of mappings.
+ * Retention: per class two empty pages at the most (the first, and a spare),
+ * and SLICE_CACHED bytes of mappings.
  * SPDX-License-Identifier: MIT */
 #ifndef GREENLET_SLICES_H
 #define GREENLET_SLICES_H
@@ -29,7 +30,7 @@ struct slice_page;
 struct slice_pool {
     struct slice_page *pages[SLICE_CLASSES]; /* with a free slice first    */
     struct slice_page *pages_last[SLICE_CLASSES];
-    uint32_t n_empty[SLICE_CLASSES];         /* pages without used slices  */
+    struct slice_page *spare[SLICE_CLASSES]; /* an empty one, or NULL      */
     void *cached[SLICE_CLASSES];             /* mappings, by first word    */
     size_t cached_bytes;
 };
@@ -47,9 +48,47 @@ static inline size_t slice_bytes(unsigned class) {
     return (size_t)(5 + ((class - 32) & 3)) << (7 + (class - 32) / 4);
 }
 
+struct slice_page {
+    struct slice_page *next, *prev;
+    void *free; /* by first word */
+    uint32_t used, unused_at; /* slices in use; offset of the never used */
+    _Alignas(64) char slices[];
+};
+
 /* A slice of slice_bytes(class), not cleared; NULL: no memory. */
-void *slice_take(struct slice_pool *pool, unsigned class);
-void slice_give(struct slice_pool *pool, void *slice, unsigned class);
+void *slice_take_slow(struct slice_pool *pool, unsigned class);
+void slice_give_slow(struct slice_pool *pool, void *slice, unsigned class);
+
+static inline struct slice_page *slice_page_of(void *slice) {
+    return (struct slice_page *)((uintptr_t)slice &
+                                 ~(uintptr_t)(SLICE_PAGE_BYTES - 1));
+}
+
+/* Here: the class's first page has more than one free slice. */
+static inline void *slice_take(struct slice_pool *pool, unsigned class) {
+    struct slice_page *p = pool->pages[class];
+    void *slice, *next;
+    if (likely(p && (slice = p->free) && (next = *(void **)slice))) {
+        p->free = next;
+        p->used++;
+        return slice;
+    }
+    return slice_take_slow(pool, class);
+}
+
+/* Here: the page is the class's first. */
+static inline void slice_give(struct slice_pool *pool, void *slice,
+                              unsigned class) {
+    struct slice_page *p = slice_page_of(slice);
+    if (likely(pool->pages[class] == p)) {
+        *(void **)slice = p->free;
+        p->free = slice;
+        p->used--;
+        return;
+    }
+    slice_give_slow(pool, slice, class);
+}
+
 void slice_pool_destroy(struct slice_pool *pool);
 
 #endif

@@ -29,11 +29,11 @@
  * for the first time; it stays while the stack is in the pool. The kernel's
  * frame (about 3 KiB on x86-64) and the seat count towards the size.
  *
- * The signal is SIGUSR2, or that of GREENLET_SIGNAL. While it is ours, for
- * some microseconds at a time, others may get it that is not meant for us;
- * see on_signal(). A standard signal sent to the very thread in the moment
- * in which ours is pending merges with ours, as standard signals do: who
- * needs each of these chooses a real-time signal for us.
+ * The signal is real-time signal SIGRTMAX - 4, or that of GREENLET_SIGNAL.
+ * While it is ours, for some microseconds at a time, others may get it that
+ * is not meant for us; see on_signal(). Real-time signals queue, so none is
+ * lost; a standard one that is sent to the very thread in the moment in which
+ * ours is pending merges with ours, as standard signals do.
  *
  * SPDX-License-Identifier: MIT */
 
@@ -352,7 +352,8 @@ static void fork_prepare(void) { pthread_mutex_lock(&lock); }
 static void fork_done(void) { pthread_mutex_unlock(&lock); }
 
 static int choose_signal(void) {
-    int n = (int)config_number("GREENLET_SIGNAL", SIGUSR2, 1, SIGRTMAX);
+    int ours = SIGRTMAX - 4;
+    int n = (int)config_number("GREENLET_SIGNAL", ours, 1, SIGRTMAX);
     switch (n) {
     case SIGKILL: /* cannot be handled */
     case SIGSTOP:
@@ -371,9 +372,9 @@ static int choose_signal(void) {
         if (n < 32 || n >= SIGRTMIN) /* between: the C library's own */
             return n;
     }
-    fprintf(stderr,
-            "greenlet: GREENLET_SIGNAL=%d cannot be used; using SIGUSR2\n", n);
-    return SIGUSR2;
+    fprintf(stderr, "greenlet: GREENLET_SIGNAL=%d cannot be used; using %d\n",
+            n, ours);
+    return ours;
 }
 
 /* 0 or -ENOMEM. */

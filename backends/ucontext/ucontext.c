@@ -200,21 +200,21 @@ void backend_release(struct greenlet_thread *t, greenlet *g) {
  * context's own address, which is a little above it. */
 static const void *stack_pointer(const ucontext_t *c) {
 #if defined(__x86_64__)
-    return (const void *)c->uc_mcontext.gregs[REG_RSP];
+    return (const void *)(uintptr_t)c->uc_mcontext.gregs[REG_RSP];
 #elif defined(__i386__)
-    return (const void *)c->uc_mcontext.gregs[REG_ESP];
+    return (const void *)(uintptr_t)c->uc_mcontext.gregs[REG_ESP];
 #elif defined(__aarch64__)
-    return (const void *)c->uc_mcontext.sp;
+    return (const void *)(uintptr_t)c->uc_mcontext.sp;
 #elif defined(__arm__)
-    return (const void *)c->uc_mcontext.arm_sp;
+    return (const void *)(uintptr_t)c->uc_mcontext.arm_sp;
 #elif defined(__riscv)
-    return (const void *)c->uc_mcontext.__gregs[REG_SP];
+    return (const void *)(uintptr_t)c->uc_mcontext.__gregs[REG_SP];
 #elif defined(__powerpc64__)
-    return (const void *)c->uc_mcontext.gp_regs[1];
+    return (const void *)(uintptr_t)c->uc_mcontext.gp_regs[1];
 #elif defined(__s390x__)
-    return (const void *)c->uc_mcontext.gregs[15];
+    return (const void *)(uintptr_t)c->uc_mcontext.gregs[15];
 #elif defined(__loongarch__)
-    return (const void *)c->uc_mcontext.__gregs[3];
+    return (const void *)(uintptr_t)c->uc_mcontext.__gregs[3];
 #else
     return c;
 #endif

@@ -17,6 +17,18 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 LANES = (0, 1, 2)
 
 
+# Names of --arch, and the Meson cross files below tools/cross.
+ARCHITECTURES = {
+    "aarch64": "aarch64-linux-gnu",
+    "armhf": "arm-linux-gnueabihf",
+    "armel": "arm-linux-gnueabi",
+    "x86": "i686-linux-gnu",
+    "riscv64": "riscv64-linux-gnu",
+    "ppc64le": "powerpc64le-linux-gnu",
+    "s390x": "s390x-linux-gnu",
+}
+
+
 class Problem(Exception):
     """Something that the user can act on: printed without a traceback."""
 

@@ -112,10 +112,12 @@ def read_record(record: dict, tap: bool) -> list[Case]:
 class Run:
     """One build folder's tests."""
 
-    def __init__(self, path: Path, prefix: str, options: argparse.Namespace):
+    def __init__(self, path: Path, prefix: str, options: argparse.Namespace,
+                 slow: bool = False):
         self.path = path
         self.prefix = prefix
         self.options = options
+        self.slow = slow  # emulated
         self.interrupted = False
         listed = subprocess.run(["meson", "introspect", "--tests", str(path)],
                                 stdout=subprocess.PIPE, text=True, check=True)
@@ -146,8 +148,10 @@ class Run:
                    "--logbase", log]
         if arguments:
             command.append("--test-args=" + shlex.join(arguments))
-        if self.options.full:
+        if self.options.full or self.slow:
             command.append("--timeout-multiplier=10")
+        if self.slow:
+            environment.setdefault("GREENLET_TEST_TIMEOUT_FACTOR", "10")
         logs = self.path / "meson-logs"
         file = logs / (log + ".json")
         file.unlink(missing_ok=True)
@@ -239,6 +243,11 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--backend", action="append", default=[], metavar="B",
                         help="only this backend (may be repeated): "
                         + ", ".join(common.backends()))
+    parser.add_argument("--arch", action="append", default=[], metavar="A",
+                        help="not for this machine but for another CPU "
+                        "family, with Debian's cross compiler and qemu-user "
+                        "(may be repeated): all, "
+                        + ", ".join(common.ARCHITECTURES))
     parser.add_argument("names", nargs="*", metavar="NAME",
                         help="only cases whose name contains NAME, or "
                         "matches it if it has * or ?")
@@ -247,7 +256,23 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         if backend not in common.backends():
             parser.error(f"unknown backend \"{backend}\"; known: "
                          + ", ".join(common.backends()))
+    if "all" in options.arch:
+        options.arch = list(common.ARCHITECTURES)
+    for arch in options.arch:
+        if arch not in common.ARCHITECTURES:
+            parser.error(f"unknown architecture \"{arch}\"; known: all, "
+                         + ", ".join(common.ARCHITECTURES))
     return options
+
+
+def cross_options(arch: str) -> list[str]:
+    """Meson's options to build for another CPU family and run the result."""
+    folder = common.ROOT / "tools" / "cross"
+    triplet = common.ARCHITECTURES[arch]
+    if not shutil.which(triplet + "-gcc"):
+        raise Problem(f"{triplet}-gcc is missing (tools/setup arch-{arch})")
+    return [f"--cross-file={folder / (triplet + '.ini')}",
+            "-Dbenchmarks=disabled"]
 
 
 def main(arguments: list[str]) -> int:
@@ -255,7 +280,9 @@ def main(arguments: list[str]) -> int:
     setup = ["-Dvariants=true", "-Dwerror=true", "--buildtype=debugoptimized"]
     builds: list[tuple[str, str, dict[str, str]]] = [("test", "", {})]
     cases: list[Case] = []
-    if options.full:
+    if options.arch:
+        builds = [(f"test-{arch}", arch + ", ", {}) for arch in options.arch]
+    elif options.full:
         if shutil.which("clang"):
             builds.append(("test-clang", "clang, ",
                            {"CC": "clang", "CXX": "clang++"}))
@@ -264,8 +291,10 @@ def main(arguments: list[str]) -> int:
     interrupted = False
     for folder, prefix, compilers in builds:
         try:
-            path = common.build(folder, setup, compilers)
-            run = Run(path, prefix, options)
+            arch = folder.removeprefix("test-") if options.arch else ""
+            cross = cross_options(arch) if arch else []
+            path = common.build(folder, setup + cross, compilers)
+            run = Run(path, prefix, options, slow=bool(arch))
             cases += run.run()
             interrupted = run.interrupted
         except Problem as problem:
