@@ -5,6 +5,10 @@
  * SPDX-License-Identifier: MIT */
 #include "test.h"
 
+#include <fcntl.h>
+#include <stdio.h>
+#include <unistd.h>
+
 #include <alloca.h>
 
 enum { MANY = 40 };
@@ -277,4 +281,54 @@ TEST(contract_31_very_many_greenlets) {
     for (i = 0; i < n; i++)
         greenlet_unref(lot[i]);
     free(lot);
+}
+
+/* ---- Memory goes back after deep use ---------------------------------- */
+
+static long resident_bytes(void) {
+    static char text[64];
+    int fd = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
+    long pages = -1;
+    if (fd < 0)
+        return -1;
+    ssize_t n = read(fd, text, sizeof text - 1);
+    close(fd);
+    if (n <= 0)
+        return -1;
+    text[n] = 0;
+    sscanf(text, "%*d %ld", &pages);
+    return pages < 0 ? -1 : pages * sysconf(_SC_PAGESIZE);
+}
+
+static greenlet_message entry_wide(void *value) {
+    enum { WIDE = 180 * 1024 };
+    volatile char *bytes = __builtin_alloca(WIDE);
+    for (size_t i = 0; i < WIDE; i += 512)
+        bytes[i] = (char)i;
+    greenlet_message m = back(I(value));
+    bytes[0] = 0;
+    return m;
+}
+
+TEST(contract_17_memory_goes_back_after_deep_use) {
+    enum { N = 300 };
+    static greenlet *wide[N];
+    for (int round = 0; round < 2; round++) {
+        static long before, peak, after;
+        before = resident_bytes();
+        if (before < 0)
+            SKIP("no /proc/self/statm");
+        for (int i = 0; i < N; i++) {
+            wide[i] = spawn(entry_wide);
+            go(wide[i], i);
+        }
+        peak = resident_bytes();
+        for (int i = 0; i < N; i++) {
+            CHECK_MSG(go(wide[i], 7), 7, 0);
+            greenlet_unref(wide[i]);
+        }
+        after = resident_bytes();
+        CHECK(peak - before > N * 128L * 1024); /* or this proves nothing */
+        CHECK(after - before < (peak - before) / 4);
+    }
 }

@@ -53,11 +53,24 @@ FUNC arch_switch_copy
         movq    %rax, %rdi
         call    arch_copy_fill
         popq    %rdx
-        popq    %rcx
+        movq    (%rsp), %rcx
+        leaq    arch_resume(%rip), %r8
+        /* rax the image, rcx value, rdx status, r8 arch_resume */
+        cmpq    (%rax), %r8
+        jne     .Lother
+        .cfi_remember_state
+/* ------------------------------------------------ the stack changes here */
+        leaq    8(%rax), %rsp
+        FRAME_CFI
+        .cfi_adjust_cfa_offset -8
+        movq    %rcx, %rax
+        LOAD_FRAME_AND_RETURN
+        .cfi_restore_state
+        /* Not our frame: only the code at its resume address knows it. */
+.Lother:
 /* ------------------------------------------------ the stack changes here */
         movq    %rax, %rsp
         movq    %rcx, %rax
-        /* rax value, rdx status, rsp the image */
         jmp     *(%rsp)
 
 .Lfailed:

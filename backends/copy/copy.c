@@ -52,6 +52,7 @@ struct copy_region {
     struct copy_region *next, **link; /* in the free or busy list */
     struct copy_region *prev;
     char *memory;
+    bool used; /* since it was last looked at for a start */
 };
 
 static struct copy_plan *plan_of(struct arch_copy *c) {
@@ -205,13 +206,21 @@ static bool shunned(const struct greenlet_thread *t,
 }
 
 /* The lane for a start: one without owner, else the one that was last given
- * to somebody longest ago; not the starter's or parent's while there are others. */
+ * to somebody longest ago; not the starter's or parent's while there are
+ * others. (A refill only marks its lane: the mark is turned into a place
+ * behind the others when a start looks for one, as in the clock algorithm.) */
 static struct copy_region *choose_lane(struct greenlet_thread *t,
                                        const greenlet *from,
                                        const greenlet *to) {
     for (struct copy_region *r = t->b.free; r; r = r->next)
         if (!shunned(t, r, from, to))
             return r;
+    while (t->b.busy && t->b.busy->used) {
+        struct copy_region *r = t->b.busy;
+        r->used = false;
+        unlist(t, r, false);
+        list_last(t, r, false);
+    }
     for (struct copy_region *r = t->b.busy; r; r = r->next)
         if (!shunned(t, r, from, to))
             return r;
@@ -422,44 +431,46 @@ prepare(struct greenlet_thread *t, unsigned how, void *sp) {
 }
 
 /* The common case by itself: a suspended greenlet's bytes are away, its lane
- * has an owner that must go or none, and nothing is special about either. The
- * same steps as in prepare(). */
+ * has an owner that must go, and nothing is special about either. The same
+ * steps as in prepare(), which takes over where they do not suffice; only
+ * tail calls, so that no register needs saving. */
 static inline struct arch_copy *prepare_refill(struct greenlet_thread *t,
                                                void *sp) {
     struct copy_plan *p = &t->b.plan;
-    greenlet *from = p->from, *to = p->to, *o = p->region->head;
+    struct copy_region *r = p->region;
+    greenlet *from = p->from, *to = p->to, *o = r->head;
 
     from->b.sp = sp;
-    p->frame = sp;
-    if (likely(o)) {
-        size_t n = (size_t)(o->b.base - (char *)o->b.sp);
-        if (unlikely(n >= EXCHANGE_LEAST))
-            return prepare(t, 0, sp);
-        unsigned class = slice_class(n);
-        char *slice = slice_take(&t->b.slices, class);
-        if (unlikely(!slice))
-            return NULL;
-        slice += slice_bytes(class) - n;
-        size_t done = 0;
-        if (o == from) {
-            p->frame = slice;
-            done = ARCH_FRAME_BYTES;
-        }
-        move_bytes(slice + done, (char *)o->b.sp + done, n - done);
-        o->b.slice = slice;
-        o->b.saved = (uint32_t)n;
-        o->b.class = (uint8_t)class;
-        core_set_away(t, o);
-        counter_add(&t->counters.evictions, 1);
-        counter_add(&t->counters.saved_bytes, n);
-        counter_max(&t->counters.stack_high, n);
-    }
-    if (t->b.busy_last != p->region)
-        occupy(t, to, p->region);
+    if (unlikely(!o))
+        return prepare(t, 0, sp);
+    char *bytes = o->b.sp;
+    size_t n = (size_t)(o->b.base - bytes);
+    unsigned class = slice_class(n);
+    char *slice;
+    if (unlikely(n >= EXCHANGE_LEAST ||
+                 !(slice = slice_take_fast(&t->b.slices, class))))
+        return prepare(t, 0, sp);
+    slice += slice_bytes(class) - n;
+    o->b.slice = slice;
+    o->b.saved = (uint32_t)n;
+    o->b.class = (uint8_t)class;
+    core_set_away(t, o);
+    r->used = true;
     t->current = to;
-    counter_add(&t->counters.switches, 1);
     p->refill = true;
-    p->run_sp = run_below(sp, o == from ? to->b.sp : sp);
+    p->frame = sp;
+    p->run_sp = run_below(sp, sp);
+    if (o == from) {
+        p->frame = slice;
+        p->run_sp = run_below(sp, to->b.sp);
+        slice += ARCH_FRAME_BYTES;
+        bytes += ARCH_FRAME_BYTES;
+    }
+    move_small(slice, bytes, (size_t)(o->b.base - bytes));
+    counter_add(&t->counters.switches, 1);
+    counter_add(&t->counters.evictions, 1);
+    counter_add(&t->counters.saved_bytes, n);
+    counter_max(&t->counters.stack_high, n);
     return (struct arch_copy *)(void *)p;
 }
 
@@ -535,11 +546,11 @@ void *arch_copy_fill(struct arch_copy *c) {
     char *slice = to->b.slice;
     size_t n = to->b.saved;
 
-    if (unlikely(!p->refill || to->b.class == RESERVE_CLASS))
+    unsigned class = to->b.class;
+    if (unlikely(!p->refill || class == RESERVE_CLASS ||
+                 n >= EXCHANGE_LEAST))
         return fill(t, p);
-    move_bytes(to->b.sp, slice, n);
-    slice_give(&t->b.slices, slice + n - slice_bytes(to->b.class),
-               to->b.class);
+    move_small(to->b.sp, slice, n);
     to->b.slice = NULL;
     to->b.saved = 0;
     p->region->head = to;
@@ -547,6 +558,7 @@ void *arch_copy_fill(struct arch_copy *c) {
     counter_add(&t->counters.misses, 1);
     counter_add(&t->counters.fills, 1);
     counter_add(&t->counters.filled_bytes, n);
+    slice_give(&t->b.slices, slice + n - slice_bytes(class), class);
     return to->b.sp;
 }
 

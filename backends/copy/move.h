@@ -18,15 +18,11 @@ typedef uint64_t move_words
     __attribute__((vector_size(16), aligned(8), may_alias));
 typedef uint64_t move_word __attribute__((may_alias));
 
-/* dst and src do not overlap. */
-MOVE_PLAIN static inline void move_bytes(void *dst, const void *src,
+/* dst and src do not overlap. For some KiB. */
+MOVE_PLAIN static inline void move_small(void *dst, const void *src,
                                          size_t n) {
     char *d = dst;
     const char *s = src;
-    if (n > 1024) {
-        memcpy(d, s, n);
-        return;
-    }
     for (; n >= 64; n -= 64, d += 64, s += 64) {
         move_words a = ((const move_words *)s)[0],
                    b = ((const move_words *)s)[1],
@@ -37,8 +33,19 @@ MOVE_PLAIN static inline void move_bytes(void *dst, const void *src,
         ((move_words *)d)[2] = c;
         ((move_words *)d)[3] = e;
     }
-    for (; n >= 8; n -= 8, d += 8, s += 8)
+    for (; n >= 16; n -= 16, d += 16, s += 16)
+        *(move_words *)d = *(const move_words *)s;
+    if (n)
         *(move_word *)d = *(const move_word *)s;
+}
+
+/* For any size. */
+MOVE_PLAIN static inline void move_bytes(void *dst, const void *src,
+                                         size_t n) {
+    if (n > 4096)
+        memcpy(dst, src, n);
+    else
+        move_small(dst, src, n);
 }
 
 /* Exchanges two ranges in one pass. */

@@ -69,8 +69,13 @@ void *slice_take_slow(struct slice_pool *pool, unsigned class) {
     size_t bytes = slice_bytes(class);
     if (unlikely(bytes > SLICE_PAGED))
         return take_large(pool, class);
-    struct slice_page *p = pool->pages[class];
-    if (unlikely(!p || full(p, bytes)) && !(p = new_page(pool, class)))
+    struct slice_page *p;
+    while ((p = pool->pages[class]) && full(p, bytes) && !p->put_last) {
+        unlink_page(pool, p, class);
+        link_last(pool, p, class);
+        p->put_last = true;
+    }
+    if ((!p || full(p, bytes)) && !(p = new_page(pool, class)))
         return NULL;
     void *slice = p->free;
     if (slice) {
@@ -80,10 +85,6 @@ void *slice_take_slow(struct slice_pool *pool, unsigned class) {
         p->unused_at += (uint32_t)bytes;
     }
     p->used++;
-    if (unlikely(full(p, bytes)) && p->next) {
-        unlink_page(pool, p, class);
-        link_last(pool, p, class);
-    }
     return slice;
 }
 
@@ -106,6 +107,7 @@ void slice_give_slow(struct slice_pool *pool, void *slice, unsigned class) {
     }
     unlink_page(pool, p, class);
     link_first(pool, p, class);
+    p->put_last = false;
 }
 
 void slice_pool_destroy(struct slice_pool *pool) {

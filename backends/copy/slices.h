@@ -28,7 +28,7 @@ enum {
 struct slice_page;
 
 struct slice_pool {
-    struct slice_page *pages[SLICE_CLASSES]; /* with a free slice first    */
+    struct slice_page *pages[SLICE_CLASSES]; /* those put last are full     */
     struct slice_page *pages_last[SLICE_CLASSES];
     struct slice_page *spare[SLICE_CLASSES]; /* an empty one, or NULL      */
     void *cached[SLICE_CLASSES];             /* mappings, by first word    */
@@ -52,6 +52,7 @@ struct slice_page {
     struct slice_page *next, *prev;
     void *free; /* by first word */
     uint32_t used, unused_at; /* slices in use; offset of the never used */
+    bool put_last;            /* was full when it was last looked at     */
     _Alignas(64) char slices[];
 };
 
@@ -64,16 +65,20 @@ static inline struct slice_page *slice_page_of(void *slice) {
                                  ~(uintptr_t)(SLICE_PAGE_BYTES - 1));
 }
 
-/* Here: the class's first page has more than one free slice. */
-static inline void *slice_take(struct slice_pool *pool, unsigned class) {
+/* The class's first page has a free slice; else NULL. */
+static inline void *slice_take_fast(struct slice_pool *pool, unsigned class) {
     struct slice_page *p = pool->pages[class];
-    void *slice, *next;
-    if (likely(p && (slice = p->free) && (next = *(void **)slice))) {
-        p->free = next;
-        p->used++;
-        return slice;
-    }
-    return slice_take_slow(pool, class);
+    void *slice;
+    if (unlikely(!p || !(slice = p->free)))
+        return NULL;
+    p->free = *(void **)slice;
+    p->used++;
+    return slice;
+}
+
+static inline void *slice_take(struct slice_pool *pool, unsigned class) {
+    void *slice = slice_take_fast(pool, class);
+    return likely(slice) ? slice : slice_take_slow(pool, class);
 }
 
 /* Here: the page is the class's first. */
