@@ -134,7 +134,10 @@ static void forked(void) {
     unlock_all();
 }
 
-/* What all threads share, at the first one's first use. */
+/* What all threads share. Done when the library is loaded: a fork that has
+ * begun when the handlers are registered would leave the child a lock that
+ * nobody gives back. Should it fail then, it is tried again at the next
+ * thread's first use. */
 static int first_use(void) {
     static bool have_key, set_up;
     int status = 0;
@@ -150,6 +153,8 @@ static int first_use(void) {
     pthread_mutex_unlock(&core_threads_lock);
     return status ? -ENOMEM : 0;
 }
+
+static __attribute__((constructor)) void loaded(void) { first_use(); }
 
 static void discard(struct greenlet_thread *t) {
     slab_destroy(t);

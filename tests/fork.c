@@ -213,3 +213,35 @@ TEST(contract_29_fork_before_first_use) {
     }
     wait_well(child);
 }
+
+/* Threads that use the library for the first time while others fork. */
+static void *forks(void *unused) {
+    (void)unused;
+    for (int i = 0; i < (int)test_amount(40, 400); i++) {
+        pid_t child = fork();
+        if (child == 0) {
+            alarm(30);
+            a = spawn(entry_pump);
+            CHECK_MSG(go(a, 1), 1, 0);
+            _exit(0);
+        }
+        wait_well(child);
+    }
+    __atomic_store_n(&stop, 1, __ATOMIC_RELEASE);
+    return NULL;
+}
+
+static void *uses_once(void *unused) {
+    (void)unused;
+    CHECK(greenlet_current() != NULL);
+    return NULL;
+}
+
+TEST(contract_29_fork_during_the_first_use_of_threads) {
+    if (test_has_tsan())
+        SKIP("TSan cannot follow a fork of a busy process");
+    pthread_t forking = test_thread(forks, NULL);
+    while (!__atomic_load_n(&stop, __ATOMIC_ACQUIRE))
+        test_join(test_thread(uses_once, NULL));
+    test_join(forking);
+}
