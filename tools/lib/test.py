@@ -201,6 +201,23 @@ class Run:
         return cases
 
 
+def mutate(path: Path, prefix: str) -> list[Case]:
+    """Is the register test any good? The switch, broken in one register at a
+    time, must be caught."""
+    say(f"{prefix}breaking the switch in one register at a time")
+    done = subprocess.run(
+        [sys.executable, "-B", str(common.ROOT / "tests" / "mutate.py"),
+         str(path)], stdout=subprocess.PIPE, text=True,
+        env=common.clean_environment(GREENLET_TEST_TIMEOUT_FACTOR="10"))
+    cases, plan = read_tap(prefix + "mutate", done.stdout)
+    if plan != len(cases) or (done.returncode and not any(
+            case.result == "failed" for case in cases)):
+        cases.append(Case(prefix + "mutate", "the program as a whole",
+                          "failed", tail(done.stdout)))
+    say(f"  {len(cases)} done")
+    return cases
+
+
 def report(cases: list[Case]) -> int:
     """Prints what is worth knowing; the count is the last line."""
     count = {result: [case for case in cases if case.result == result]
@@ -244,9 +261,10 @@ def parse(arguments: list[str]) -> argparse.Namespace:
                         help="only this backend (may be repeated): "
                         + ", ".join(common.backends()))
     parser.add_argument("--arch", action="append", default=[], metavar="A",
-                        help="not for this machine but for another CPU "
-                        "family, with Debian's cross compiler and qemu-user "
-                        "(may be repeated): all, "
+                        help="for another CPU family, with Debian's cross "
+                        "compiler and qemu-user, and without --quick the "
+                        "mutation of its assembly (may be repeated; native: "
+                        "this machine's): native, all, "
                         + ", ".join(common.ARCHITECTURES))
     parser.add_argument("names", nargs="*", metavar="NAME",
                         help="only cases whose name contains NAME, or "
@@ -259,8 +277,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     if "all" in options.arch:
         options.arch = list(common.ARCHITECTURES)
     for arch in options.arch:
-        if arch not in common.ARCHITECTURES:
-            parser.error(f"unknown architecture \"{arch}\"; known: all, "
+        if arch not in (*common.ARCHITECTURES, "native"):
+            parser.error(f"unknown architecture \"{arch}\"; known: native, all, "
                          + ", ".join(common.ARCHITECTURES))
     return options
 
@@ -281,7 +299,8 @@ def main(arguments: list[str]) -> int:
     builds: list[tuple[str, str, dict[str, str]]] = [("test", "", {})]
     cases: list[Case] = []
     if options.arch:
-        builds = [(f"test-{arch}", arch + ", ", {}) for arch in options.arch]
+        builds = [(f"test-{arch}", arch + ", ", {}) if arch != "native"
+                  else builds[0] for arch in options.arch]
     elif options.full:
         if shutil.which("clang"):
             builds.append(("test-clang", "clang, ",
@@ -291,12 +310,17 @@ def main(arguments: list[str]) -> int:
     interrupted = False
     for folder, prefix, compilers in builds:
         try:
-            arch = folder.removeprefix("test-") if options.arch else ""
+            arch = folder.removeprefix("test-") if prefix.rstrip(
+                ", ") in common.ARCHITECTURES else ""
             cross = cross_options(arch) if arch else []
             path = common.build(folder, setup + cross, compilers)
             run = Run(path, prefix, options, slow=bool(arch))
             cases += run.run()
             interrupted = run.interrupted
+            if (options.full or arch) and not (
+                    options.quick or options.names or interrupted
+                    or set(options.backend) - {"copy"}):
+                cases += mutate(path, prefix)
         except Problem as problem:
             cases.append(Case(prefix + "build", "", "failed", str(problem)))
         except KeyboardInterrupt:
