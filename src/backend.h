@@ -46,16 +46,17 @@ int backend_init(struct greenlet_thread *t, greenlet *g,
                  const greenlet_options *o);
 
 /* backend_resume.h:
- * static inline greenlet_message backend_resume(greenlet_message m, greenlet *from,
- *                                 greenlet *to);
+ *
+ *   static inline greenlet_message
+ *   backend_resume(greenlet_message m, greenlet *from, greenlet *to);
+ *
  * Inline and last in its caller: suspends `from`, resumes the near `to` with
  * m. t->current is `to` already. Returns when somebody resumes `from`. */
 
 /* Suspends `from`, resumes or starts `to`, which is another greenlet of the
  * thread. Returns when somebody resumes `from`, or at once (duty 2). */
 greenlet_message backend_switch(struct greenlet_thread *t, greenlet *from,
-                                greenlet *to, greenlet_message m,
-                                unsigned how);
+                                greenlet *to, greenlet_message m, unsigned how);
 
 /* Leaves the stack of `dying` for ever, without saving it; resumes or starts
  * `to`. HOW_MUST is understood. core_set_away(dying) is the core's. */

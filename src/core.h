@@ -45,16 +45,16 @@ enum { SHARED_ONE = 4, SHARED_MERGED = 1, SHARED_QUEUED = 2 };
  * `shared`, `queue_next` (under the owner's lock) and a new one's home. */
 struct greenlet {
     struct backend_greenlet b;
-    _Atomic uintptr_t home;      /* struct greenlet_thread * | CORE_AWAY   */
-    _Atomic(greenlet *) parent;  /* a reference; NULL for main             */
+    _Atomic uintptr_t home;     /* struct greenlet_thread * | CORE_AWAY   */
+    _Atomic(greenlet *) parent; /* a reference; NULL for main             */
     greenlet_entry *entry;
-    struct greenlet_side *side;  /* NULL until something of it is used     */
+    struct greenlet_side *side; /* NULL until something of it is used     */
     void *user_data;
-    greenlet *queue_next;        /* in its owner's queue                   */
-    uint32_t refs;               /* held by the owner thread (biased)      */
-    _Atomic int32_t shared;      /* held by others; SHARED_ bits           */
-    uint32_t serial;             /* order of start within the thread       */
-    _Atomic uint8_t state;       /* greenlet_state or CORE_FREED           */
+    greenlet *queue_next;   /* in its owner's queue                   */
+    uint32_t refs;          /* held by the owner thread (biased)      */
+    _Atomic int32_t shared; /* held by others; SHARED_ bits           */
+    uint32_t serial;        /* order of start within the thread       */
+    _Atomic uint8_t state;  /* greenlet_state or CORE_FREED           */
     uint8_t flags;
     uint16_t reserved;
 };
@@ -62,10 +62,10 @@ struct greenlet {
 /* What few greenlets have. */
 struct greenlet_side {
     char name[48];
-    struct core_local *locals;   /* GREENLET_KEYS_MAX of them, or NULL     */
-    greenlet *foreign_next;      /* the home thread's list, under its lock */
+    struct core_local *locals; /* GREENLET_KEYS_MAX of them, or NULL     */
+    greenlet *foreign_next;    /* the home thread's list, under its lock */
     greenlet **foreign_link;
-    uint32_t fpu[2];             /* GREENLET_FPU: control words            */
+    uint32_t fpu[2];                /* GREENLET_FPU: control words            */
     struct core_counters *counters; /* GREENLET_STATS                      */
 };
 
@@ -104,8 +104,7 @@ static inline uint64_t counter_get(const core_counter *counter) {
     do {
         high = atomic_load_explicit(&c->high, memory_order_acquire);
         low = atomic_load_explicit(&c->low, memory_order_acquire);
-    } while (high !=
-             atomic_load_explicit(&c->high_too, memory_order_relaxed));
+    } while (high != atomic_load_explicit(&c->high_too, memory_order_relaxed));
     return (uint64_t)high << 32 | low;
 }
 
@@ -124,8 +123,7 @@ static inline void counter_set(core_counter *c, uint64_t n) {
 static inline void counter_add(core_counter *c, uint64_t n) {
     uint32_t low = atomic_load_explicit(&c->low, memory_order_relaxed);
     if (likely(n <= UINT32_MAX - low))
-        atomic_store_explicit(&c->low, low + (uint32_t)n,
-                              memory_order_relaxed);
+        atomic_store_explicit(&c->low, low + (uint32_t)n, memory_order_relaxed);
     else
         counter_set(c, counter_get(c) + n);
 }
@@ -133,8 +131,8 @@ static inline void counter_add(core_counter *c, uint64_t n) {
 #endif
 
 struct core_counters {
-    core_counter switches, misses, evictions, fills, saved_bytes,
-        filled_bytes, allocations, stack_high;
+    core_counter switches, misses, evictions, fills, saved_bytes, filled_bytes,
+        allocations, stack_high;
 };
 
 static inline void counter_max(core_counter *c, uint64_t n) {
@@ -169,7 +167,7 @@ struct greenlet_thread {
 
     /* The slow switch under way, from its decision to core_after(). */
     greenlet *origin;
-    greenlet *victim;      /* first of the greenlets that die unstarted    */
+    greenlet *victim; /* first of the greenlets that die unstarted    */
     greenlet_event event;
     bool fresh;            /* the target enters its entry                  */
     bool died;             /* origin has died                              */
@@ -187,7 +185,7 @@ struct greenlet_thread {
     size_t lane_bytes, stack_bytes;
 
     /* Slabs of greenlets that this thread has made. */
-    struct greenlet_slab *slabs;      /* those with a free slot first      */
+    struct greenlet_slab *slabs; /* those with a free slot first      */
     struct greenlet_slab *slabs_last;
     size_t slabs_empty, population;
 
@@ -195,14 +193,14 @@ struct greenlet_thread {
     _Atomic(greenlet *) queue;
     greenlet *queue_last;
     size_t queue_length;
-    greenlet *foreign;    /* homed here, in others' slabs                  */
-    greenlet *returned;   /* freed by others: by queue_next                */
+    greenlet *foreign;  /* homed here, in others' slabs                  */
+    greenlet *returned; /* freed by others: by queue_next                */
     _Atomic bool exited;
     void *overflow_stack; /* the alternate signal stack that we made       */
     uintptr_t own_low, own_high; /* the thread's own stack, if known       */
 
     bool exiting, settled;
-    void *block; /* what to free */
+    void *block;                          /* what to free */
     struct greenlet_thread *next, **link; /* all threads; core_threads_lock */
     struct backend_thread b;
 };
@@ -213,7 +211,7 @@ extern __thread struct greenlet_thread *core_self
 extern struct greenlet_thread core_nobody;
 
 /* thread.c */
-struct greenlet_thread *core_adopt(void); /* NULL: no memory */
+struct greenlet_thread *core_adopt(void);     /* NULL: no memory */
 void core_refresh(struct greenlet_thread *t); /* recompute `fast` */
 void core_drain(struct greenlet_thread *t);
 int core_enqueue(struct greenlet_thread *t, greenlet *g);
@@ -230,10 +228,10 @@ static inline struct greenlet_thread *core_thread(void) {
 }
 
 static inline struct greenlet_thread *core_home(const greenlet *g) {
-    return (struct greenlet_thread *)(atomic_load_explicit(
-                                          &((greenlet *)g)->home,
-                                          memory_order_relaxed) &
-                                      ~CORE_AWAY);
+    return (
+        struct greenlet_thread *)(atomic_load_explicit(&((greenlet *)g)->home,
+                                                       memory_order_relaxed) &
+                                  ~CORE_AWAY);
 }
 
 static inline greenlet_state core_state(const greenlet *g) {
@@ -246,17 +244,15 @@ static inline void core_set_state(greenlet *g, greenlet_state state) {
 }
 
 static inline greenlet *core_parent(const greenlet *g) {
-    return atomic_load_explicit(&((greenlet *)g)->parent,
-                                memory_order_relaxed);
+    return atomic_load_explicit(&((greenlet *)g)->parent, memory_order_relaxed);
 }
 
 /* A greenlet that a plain switch can reach with registers alone is "near":
  * started, all bytes in place, nothing special about it. */
 static inline void core_set_near(struct greenlet_thread *t, greenlet *g) {
-    atomic_store_explicit(&g->home,
-                          (uintptr_t)t |
-                              ((g->flags & CORE_SPECIAL) ? CORE_AWAY : 0),
-                          memory_order_relaxed);
+    atomic_store_explicit(
+        &g->home, (uintptr_t)t | ((g->flags & CORE_SPECIAL) ? CORE_AWAY : 0),
+        memory_order_relaxed);
 }
 
 static inline void core_set_away(struct greenlet_thread *t, greenlet *g) {
@@ -309,13 +305,13 @@ const char *core_label(const greenlet *g);
 
 /* memory.c: the system's memory. All zero at first. Keeps errno; counts into
  * the calling thread's `allocations`. Returns NULL if there is none. */
-void *memory_map(size_t bytes, size_t align);      /* lazily committed     */
-void *memory_reserve(size_t bytes, size_t align);  /* PROT_NONE            */
-int memory_open(void *p, size_t bytes);            /* make it usable; 0/-ENOMEM */
-int memory_guard(void *p, size_t bytes);           /* every access faults  */
-void memory_unguard(void *p, size_t bytes);        /* usable again         */
+void *memory_map(size_t bytes, size_t align);     /* lazily committed     */
+void *memory_reserve(size_t bytes, size_t align); /* PROT_NONE            */
+int memory_open(void *p, size_t bytes);     /* make it usable; 0/-ENOMEM */
+int memory_guard(void *p, size_t bytes);    /* every access faults  */
+void memory_unguard(void *p, size_t bytes); /* usable again         */
 void memory_unmap(void *p, size_t bytes);
-void memory_discard(void *p, size_t bytes); /* content goes, range stays   */
+void memory_discard(void *p, size_t bytes);    /* content goes, range stays   */
 size_t memory_resident(void *p, size_t bytes); /* bytes in memory, pages   */
 size_t memory_page(void);
 void *memory_alloc(size_t bytes); /* calloc */

@@ -17,9 +17,7 @@ static inline void fpu_get(uint32_t words[2]) {
 }
 
 static inline void fpu_set(const uint32_t words[2]) {
-    __asm__ volatile("ldmxcsr %0\n\tfldcw %1"
-                     :
-                     : "m"(words[0]), "m"(words[1]));
+    __asm__ volatile("ldmxcsr %0\n\tfldcw %1" : : "m"(words[0]), "m"(words[1]));
 }
 
 #elif defined(__aarch64__)
@@ -69,9 +67,7 @@ static inline void fpu_set(const uint32_t words[2]) {
     double fpscr;
     memcpy(&fpscr, &bits, sizeof(bits));
     /* Fields 6 and 7; field 7 of the high word. */
-    __asm__ volatile("mtfsf 0x03,%0,0,0\n\tmtfsf 0x01,%0,0,1"
-                     :
-                     : "d"(fpscr));
+    __asm__ volatile("mtfsf 0x03,%0,0,0\n\tmtfsf 0x01,%0,0,1" : : "d"(fpscr));
 }
 
 #elif defined(__s390x__)

@@ -28,8 +28,7 @@ greenlet *greenlet_ref(greenlet *g) {
     if (slab_maker(g) == core_self && g->refs)
         g->refs++;
     else
-        atomic_fetch_add_explicit(&g->shared, SHARED_ONE,
-                                  memory_order_relaxed);
+        atomic_fetch_add_explicit(&g->shared, SHARED_ONE, memory_order_relaxed);
     return g;
 }
 
@@ -134,8 +133,8 @@ static void kill_unreferenced(struct greenlet_thread *t, greenlet *g) {
 
 void core_last_reference(struct greenlet_thread *t, greenlet *g) {
     struct greenlet_thread *home = core_home(g);
-    if (home != t || atomic_load_explicit(&home->exited,
-                                          memory_order_relaxed)) {
+    if (home != t ||
+        atomic_load_explicit(&home->exited, memory_order_relaxed)) {
         queue_at(home, g);
     } else if (g->flags & CORE_MAIN) {
         greenlet_ref(g); /* the library's own comes back */
@@ -319,9 +318,7 @@ int greenlet_is_main(const greenlet *g) {
     return g && g->flags & CORE_MAIN ? 1 : 0;
 }
 
-void *greenlet_user_data(const greenlet *g) {
-    return g ? g->user_data : NULL;
-}
+void *greenlet_user_data(const greenlet *g) { return g ? g->user_data : NULL; }
 
 void greenlet_set_user_data(greenlet *g, void *data) {
     if (g)
@@ -353,20 +350,32 @@ int greenlet_set_name(greenlet *g, const char *name) {
 
 const char *greenlet_strerror(intptr_t status) {
     switch (status) {
-    case 0: return "a value";
-    case GREENLET_EXIT: return "exit: unwind and die";
-    case -EINVAL: return "invalid argument";
-    case -EPERM: return "the greenlet belongs to another thread";
-    case -EOWNERDEAD: return "the greenlet's thread has exited";
-    case -ENOMEM: return "out of memory";
-    case -EBUSY: return "not now: inside a hook, too late, or it did not die";
-    case -EFAULT: return "not on that greenlet's stack";
-    case -ELOOP: return "a greenlet cannot be its own ancestor";
-    case -E2BIG: return "no stack is that large";
-    case -EAGAIN: return "no key is left";
-    case -ENOTSUP: return "not supported by this backend or greenlet";
-    default: return status > 0 ? "an error that a greenlet threw"
-                               : "unknown status";
+    case 0:
+        return "a value";
+    case GREENLET_EXIT:
+        return "exit: unwind and die";
+    case -EINVAL:
+        return "invalid argument";
+    case -EPERM:
+        return "the greenlet belongs to another thread";
+    case -EOWNERDEAD:
+        return "the greenlet's thread has exited";
+    case -ENOMEM:
+        return "out of memory";
+    case -EBUSY:
+        return "not now: inside a hook, too late, or it did not die";
+    case -EFAULT:
+        return "not on that greenlet's stack";
+    case -ELOOP:
+        return "a greenlet cannot be its own ancestor";
+    case -E2BIG:
+        return "no stack is that large";
+    case -EAGAIN:
+        return "no key is left";
+    case -ENOTSUP:
+        return "not supported by this backend or greenlet";
+    default:
+        return status > 0 ? "an error that a greenlet threw" : "unknown status";
     }
 }
 

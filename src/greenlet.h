@@ -105,7 +105,8 @@ GREENLET_API greenlet *greenlet_new(greenlet_entry *entry,
  * Returns the message that the caller is resumed with. Statuses: -EPERM
  * (another thread's), -EOWNERDEAD (its thread has exited), -EINVAL (NULL or
  * freed), -ENOMEM, -EBUSY (inside a hook that must not switch; sigaltstack
- * backend: a start from the alternate signal stack), -EFAULT (checking: not on the current greenlet's stack).
+ * backend: a start from the alternate signal stack), -EFAULT (checking: not
+ * on the current greenlet's stack).
  * [switches, may allocate, statuses]                     Contract: 4-8, 13 */
 GREENLET_API greenlet_message greenlet_switch(greenlet *to, void *value);
 
@@ -123,7 +124,8 @@ GREENLET_API greenlet_message greenlet_throw(greenlet *to, intptr_t status,
  * Returns the greenlet's last message, {NULL, 0} if it was dead or new.
  * Statuses: -EBUSY when it did not die (value: what the caller was resumed
  * with; an error that was thrown at the caller meanwhile is returned as
- * such), also for the current greenlet; -EINVAL for NULL or a main greenlet, and those of greenlet_throw.
+ * such) and for the current greenlet; -EINVAL for NULL or a main greenlet;
+ * and those of greenlet_throw.
  * [switches, may allocate, statuses]                          Contract: 15 */
 GREENLET_API greenlet_message greenlet_kill(greenlet *g);
 

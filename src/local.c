@@ -29,9 +29,9 @@ int greenlet_key_create(greenlet_key *key, void (*destructor)(void *)) {
         return -EINVAL;
     for (unsigned i = 0; i < GREENLET_KEYS_MAX; i++) {
         void (*none)(void *) = NULL;
-        if (atomic_compare_exchange_strong(
-                &keys[i].destructor, &none,
-                destructor ? destructor : no_destructor)) {
+        if (atomic_compare_exchange_strong(&keys[i].destructor, &none,
+                                           destructor ? destructor
+                                                      : no_destructor)) {
             *key = i;
             return 0;
         }

@@ -15,9 +15,7 @@
 #define MADV_GUARD_REMOVE 103
 #endif
 
-static void counted(void) {
-    counter_add(&core_self->counters.allocations, 1);
-}
+static void counted(void) { counter_add(&core_self->counters.allocations, 1); }
 
 size_t memory_page(void) {
     static size_t page;

@@ -64,8 +64,8 @@ static bool overflowed(const struct greenlet_thread *t, uintptr_t at,
     return *low && at < *low + memory_page() && at >= *low - OWN_GUARD_BYTES;
 }
 
-static void report(const struct greenlet_thread *t, uintptr_t at,
-                   uintptr_t low, uintptr_t high) {
+static void report(const struct greenlet_thread *t, uintptr_t at, uintptr_t low,
+                   uintptr_t high) {
     const greenlet *g = t->current;
     say("greenlet: stack overflow in '");
     say(core_label(g));
@@ -102,8 +102,7 @@ static void handler(int signal, siginfo_t *info, void *context) {
     errno = saved;
     if (previous->sa_flags & SA_SIGINFO)
         previous->sa_sigaction(signal, info, context);
-    else if (previous->sa_handler == SIG_DFL ||
-             previous->sa_handler == SIG_IGN)
+    else if (previous->sa_handler == SIG_DFL || previous->sa_handler == SIG_IGN)
         sigaction(signal, previous, NULL); /* the access is tried again */
     else
         previous->sa_handler(signal);

@@ -25,8 +25,8 @@ struct greenlet_slab {
 };
 
 enum {
-    SLOTS = (SLAB_BYTES - sizeof(struct greenlet_slab)) /
-            sizeof(struct greenlet)
+    SLOTS =
+        (SLAB_BYTES - sizeof(struct greenlet_slab)) / sizeof(struct greenlet)
 };
 
 static struct greenlet_slab *slab_of(const greenlet *g) {

@@ -43,7 +43,7 @@ static unsigned class_of(size_t bytes) {
     unsigned class = 0;
     while (class < STACK_CLASSES &&
            ((size_t)1 << (class + CLASS_LEAST)) < bytes)
-        class++;
+        class ++;
     return class;
 }
 

@@ -58,8 +58,8 @@ static int route(struct greenlet_thread *t, greenlet **to,
 }
 
 /* Where `g` may run, as far as is known. */
-static void bounds(struct greenlet_thread *t, const greenlet *g,
-                   uintptr_t *low, uintptr_t *high) {
+static void bounds(struct greenlet_thread *t, const greenlet *g, uintptr_t *low,
+                   uintptr_t *high) {
     size_t guard;
     backend_bounds(t, g, low, high, &guard);
     if (guard == 0 && t->own_high) {
@@ -80,8 +80,7 @@ static int misplaced(struct greenlet_thread *t, const greenlet *from,
         const void *saved;
         backend_describe(to, &s, &saved);
         bounds(t, to, &low, &high);
-        if ((uintptr_t)s.sp < low || (uintptr_t)s.sp >= high ||
-            s.sp > s.base ||
+        if ((uintptr_t)s.sp < low || (uintptr_t)s.sp >= high || s.sp > s.base ||
             s.saved_bytes > (uintptr_t)s.base - (uintptr_t)s.sp)
             core_fatal("a suspended stack's pointers are corrupt", to, from);
     }
@@ -100,9 +99,8 @@ static int resolve(struct greenlet_thread *t, greenlet *g) {
 }
 
 /* Notes what core_after() will want to know. */
-static unsigned prepare(struct greenlet_thread *t, greenlet *from,
-                        greenlet *to, greenlet_event event, bool died,
-                        unsigned how) {
+static unsigned prepare(struct greenlet_thread *t, greenlet *from, greenlet *to,
+                        greenlet_event event, bool died, unsigned how) {
     t->fresh = core_state(to) == GREENLET_NEW;
     if (t->fresh)
         to->serial = ++t->serial;
@@ -144,8 +142,7 @@ greenlet_message core_transfer(struct greenlet_thread *t, greenlet *to,
             return failed(status);
         break;
     }
-    if (unlikely(t->check >= 0) &&
-        (status = misplaced(t, from, target)) != 0)
+    if (unlikely(t->check >= 0) && (status = misplaced(t, from, target)) != 0)
         return failed(status);
 
     greenlet_event event =
@@ -336,10 +333,9 @@ _Noreturn void core_finish(greenlet_message last) {
     else if (last.status < 0)
         last.status = -EINVAL;
     greenlet *to = heir(t, g, &last);
-    unsigned how =
-        prepare(t, g, to,
-                last.status ? GREENLET_EVENT_THROW : GREENLET_EVENT_SWITCH,
-                true, HOW_MUST);
+    unsigned how = prepare(
+        t, g, to, last.status ? GREENLET_EVENT_THROW : GREENLET_EVENT_SWITCH,
+        true, HOW_MUST);
     core_set_state(g, GREENLET_DEAD);
     core_set_away(t, g);
     backend_exit(t, g, to, last, how);
@@ -382,8 +378,8 @@ greenlet_message core_kill(struct greenlet_thread *t, greenlet *g,
     old = core_parent(g); /* its reference is ours until it is put back */
     atomic_store_explicit(&g->parent, greenlet_ref(me), memory_order_relaxed);
     uint64_t before = counter_get(&t->counters.switches);
-    greenlet_message m = core_transfer(
-        t, g, (greenlet_message){NULL, GREENLET_EXIT}, how);
+    greenlet_message m =
+        core_transfer(t, g, (greenlet_message){NULL, GREENLET_EXIT}, how);
     bool moved = before != counter_get(&t->counters.switches);
     if (core_parent(g) == me) {
         greenlet *parent = old;
@@ -417,7 +413,8 @@ int greenlet_set_parent(greenlet *g, greenlet *parent) {
     if (!t)
         return -ENOMEM;
     if (!g || !parent || g->flags & CORE_MAIN ||
-        (int)core_state(g) == CORE_FREED || (int)core_state(parent) == CORE_FREED)
+        (int)core_state(g) == CORE_FREED ||
+        (int)core_state(parent) == CORE_FREED)
         return -EINVAL;
     if ((status = refused(t, g)) != 0)
         return status;

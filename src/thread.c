@@ -63,13 +63,13 @@ static size_t whole_pages(size_t bytes) {
 }
 
 static int settle_bytes(size_t *out, size_t given, const char *name) {
-    if (given && (given < GREENLET_STACK_BYTES_MIN ||
-                  given > (size_t)BYTES_MAX))
+    if (given &&
+        (given < GREENLET_STACK_BYTES_MIN || given > (size_t)BYTES_MAX))
         return -EINVAL;
-    *out = whole_pages(
-        given ? given
-              : (size_t)config_number(name, DEFAULT_BYTES,
-                                      GREENLET_STACK_BYTES_MIN, BYTES_MAX));
+    *out = whole_pages(given ? given
+                             : (size_t)config_number(name, DEFAULT_BYTES,
+                                                     GREENLET_STACK_BYTES_MIN,
+                                                     BYTES_MAX));
     return 0;
 }
 
@@ -81,8 +81,7 @@ static int settle_options(struct greenlet_thread *t,
                    ? o->lanes
                    : (int)config_number("GREENLET_LANES", DEFAULT_LANES, 0,
                                         GREENLET_LANES_MAX);
-    return settle_bytes(&t->lane_bytes, o->lane_bytes,
-                        "GREENLET_LANE_BYTES") ||
+    return settle_bytes(&t->lane_bytes, o->lane_bytes, "GREENLET_LANE_BYTES") ||
                    settle_bytes(&t->stack_bytes, o->stack_bytes,
                                 "GREENLET_STACK_BYTES")
                ? -EINVAL
@@ -169,9 +168,8 @@ static int adopt(const greenlet_thread_options *o) {
     char *block = memory_alloc(sizeof(struct greenlet_thread) + CACHE_LINE);
     if (!block)
         return -ENOMEM;
-    struct greenlet_thread *t =
-        (void *)(((uintptr_t)block + CACHE_LINE - 1) &
-                 ~(uintptr_t)(CACHE_LINE - 1));
+    struct greenlet_thread *t = (void *)(((uintptr_t)block + CACHE_LINE - 1) &
+                                         ~(uintptr_t)(CACHE_LINE - 1));
     t->block = block;
     atomic_store(&t->fast, CORE_AWAY);
     t->check = (int)config_number("GREENLET_CHECK", -1, -1, 0);
@@ -295,8 +293,7 @@ static void handle(struct greenlet_thread *t, greenlet *g) {
             return;
         s = atomic_fetch_or(&g->shared, SHARED_MERGED);
     }
-    if (s >> 2 == 0 &&
-        !(atomic_load(&g->shared) & SHARED_QUEUED))
+    if (s >> 2 == 0 && !(atomic_load(&g->shared) & SHARED_QUEUED))
         core_last_reference(t, g);
 }
 
@@ -543,8 +540,8 @@ int greenlet_thread_shutdown(void) {
 /* ---- Statistics of threads -------------------------------------------- */
 
 #define FOR_EACH_COUNTER(each)                                                 \
-    each(switches) each(misses) each(evictions) each(fills)                    \
-        each(saved_bytes) each(filled_bytes) each(allocations)
+    each(switches) each(misses) each(evictions) each(fills) each(saved_bytes)  \
+        each(filled_bytes) each(allocations)
 
 void core_add_counters(struct core_counters *to,
                        const struct core_counters *from) {

@@ -463,8 +463,11 @@ TEST(contract_31_large_and_small_take_turns_on_one_lane) {
     greenlet_statistics s = GREENLET_STATISTICS_INIT;
     CHECK_EQ(greenlet_get_statistics(all[4], &s), 0);
     CHECK_EQ(s.evictions, s.fills + (s.evictions != s.fills));
-    if (test_is_copy() && test_lanes())
+    if (test_is_copy() && test_lanes()) {
         CHECK(s.evictions > 10);
+        CHECK(s.misses > 10);
+        CHECK_EQ(s.hits + s.misses, s.switches);
+    }
     for (int i = 0; i < N; i++)
         greenlet_unref(all[i]);
 }

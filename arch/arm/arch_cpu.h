@@ -4,7 +4,8 @@
 #ifndef GREENLET_ARCH_CPU_H
 #define GREENLET_ARCH_CPU_H
 
-#define ARCH_FRAME_BYTES 112 /* arch_resume's frame, return address included */
+#define ARCH_FRAME_BYTES 112 /* arch_resume's frame, return address included   \
+                              */
 #define ARCH_PRIMED_BYTES 16 /* arch_prime's                                */
 #define ARCH_AFTER_BYTES 8   /* arch_push_after's                           */
 #define ARCH_STACK_ALIGN 8

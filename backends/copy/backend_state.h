@@ -20,8 +20,8 @@ struct backend_greenlet {
     char *slice;    /* the saved bytes [sp, sp + saved); NULL: none        */
     greenlet *next; /* in its region's chain: the next owner above         */
     uint32_t saved;
-    uint16_t lane;  /* from its options or its start on; or COPY_NO_LANE   */
-    uint8_t class;  /* of the slice                                        */
+    uint16_t lane; /* from its options or its start on; or COPY_NO_LANE   */
+    uint8_t class; /* of the slice                                        */
     uint8_t reserved;
 };
 
@@ -32,12 +32,12 @@ struct copy_plan {
     void *frame, *run_sp; /* struct arch_copy: first                       */
     greenlet *from, *to;
     struct copy_region *region; /* of `to`                                 */
-    bool dying;           /* `from` is: its bytes are not saved            */
-    bool fresh;           /* `to` starts                                   */
-    bool exchange;        /* the slice of `to` becomes the evicted one's   */
+    bool dying;    /* `from` is: its bytes are not saved            */
+    bool fresh;    /* `to` starts                                   */
+    bool exchange; /* the slice of `to` becomes the evicted one's   */
     bool after;
-    bool refill;          /* prepared by prepare_refill()                  */
-    uint64_t moved;       /* bytes                                         */
+    bool refill;    /* prepared by prepare_refill()                  */
+    uint64_t moved; /* bytes                                         */
 };
 
 struct backend_thread {
@@ -45,14 +45,14 @@ struct backend_thread {
     struct copy_region *lanes; /* t->lanes of them                         */
     struct copy_region *free;  /* lanes without owner, longest unused first */
     struct copy_region *free_last;
-    struct copy_region *busy;  /* lanes with one, nearly so                */
+    struct copy_region *busy; /* lanes with one, nearly so                */
     struct copy_region *busy_last;
     struct copy_region *place; /* in place: the thread's own stack         */
     char *place_top;           /* highest base started in place            */
     struct slice_pool slices;
-    char *reserve;             /* slices for those who cannot fail         */
+    char *reserve; /* slices for those who cannot fail         */
     size_t reserve_bytes, reserve_used, reserve_out;
-    void *nowhere;             /* a dying greenlet's sp goes here          */
+    void *nowhere; /* a dying greenlet's sp goes here          */
 };
 
 #endif

@@ -39,11 +39,11 @@
 
 enum {
     GUARD_BYTES = 65536,
-    STAGGER_BYTES = 7 * 64,   /* from a lane's top to the next one's */
-    EXCHANGE_LEAST = 8192,    /* from here on one pass beats two     */
-    RESERVE_CLASS = 255,      /* slices cut from the reserve         */
+    STAGGER_BYTES = 7 * 64, /* from a lane's top to the next one's */
+    EXCHANGE_LEAST = 8192,  /* from here on one pass beats two     */
+    RESERVE_CLASS = 255,    /* slices cut from the reserve         */
     RUN_GAP = 64,
-    HOW_REFILL = 0x100        /* beside HOW_: see prepare_refill     */
+    HOW_REFILL = 0x100 /* beside HOW_: see prepare_refill     */
 };
 
 struct copy_region {
@@ -62,9 +62,7 @@ static struct copy_plan *plan_of(struct arch_copy *c) {
     return (struct copy_plan *)(void *)c;
 }
 
-static bool in_place(const struct greenlet_thread *t) {
-    return t->lanes == 0;
-}
+static bool in_place(const struct greenlet_thread *t) { return t->lanes == 0; }
 
 /* NULL for main, unless in place. */
 static struct copy_region *region_of(const struct greenlet_thread *t,
@@ -96,8 +94,8 @@ static char *slot_of(const struct greenlet_thread *t, const greenlet *g) {
 
 /* Room for `n` bytes of g, all of them or (in place) the lowest. Returns
  * where they go, and the class; NULL: no memory. */
-static char *take_slice(struct greenlet_thread *t, const greenlet *g,
-                        size_t n, bool must, uint8_t *class) {
+static char *take_slice(struct greenlet_thread *t, const greenlet *g, size_t n,
+                        bool must, uint8_t *class) {
     unsigned c = slice_class(n + (in_place(t) && n > SLICE_FINE ? 48 : 0));
     char *slot = slice_take(&t->b.slices, c);
     if (unlikely(!slot)) {
@@ -204,8 +202,7 @@ static bool shunned(const struct greenlet_thread *t,
                     const greenlet *to) {
     const greenlet *parent = core_parent(to);
     return r == region_of(t, from) ||
-           (core_state(parent) == GREENLET_ACTIVE &&
-            r == region_of(t, parent));
+           (core_state(parent) == GREENLET_ACTIVE && r == region_of(t, parent));
 }
 
 /* The lane for a start: one without owner, else the one that was last given
@@ -287,10 +284,10 @@ static bool reserve_slice(struct greenlet_thread *t, greenlet *o, size_t n,
 static void unreserve(struct greenlet_thread *t, struct copy_region *r) {
     for (greenlet *o = r->head; o; o = o->b.next)
         if (o->b.slice && o->b.saved == 0) {
-            char *slot = in_place(t) ? slot_of(t, o)
-                                     : o->b.slice +
-                                           (o->b.base - (char *)o->b.sp) -
-                                           slice_bytes(o->b.class);
+            char *slot = in_place(t)
+                             ? slot_of(t, o)
+                             : o->b.slice + (o->b.base - (char *)o->b.sp) -
+                                   slice_bytes(o->b.class);
             give_slot(t, slot, o->b.class);
             o->b.slice = NULL;
         }
@@ -309,8 +306,7 @@ static bool exchangeable(const struct greenlet_thread *t, const greenlet *to,
 }
 
 /* Finds room for all that must be saved before p->to can run. */
-static bool reserve(struct greenlet_thread *t, struct copy_plan *p,
-                    bool must) {
+static bool reserve(struct greenlet_thread *t, struct copy_plan *p, bool must) {
     greenlet *to = p->to;
     for (greenlet *o = p->region->head; o && o != to; o = o->b.next) {
         size_t n = wanted(o, o->b.sp, to);
@@ -329,8 +325,7 @@ static bool reserve(struct greenlet_thread *t, struct copy_plan *p,
         if (must && reserve_slice(t, o, n, true))
             continue;
         if (must)
-            core_fatal("no memory to save a stack, and no reserve left", o,
-                       to);
+            core_fatal("no memory to save a stack, and no reserve left", o, to);
         unreserve(t, p->region);
         return false;
     }
@@ -339,10 +334,10 @@ static bool reserve(struct greenlet_thread *t, struct copy_plan *p,
 
 /* In place a new greenlet's base is where its starter's stack stands; if the
  * starter is dying, where that one stood. */
-static bool place_base(struct greenlet_thread *t, struct copy_plan *p,
-                       char *sp, bool must) {
-    char *base = p->dying ? p->from->b.base
-                          : (char *)((uintptr_t)sp & ~(uintptr_t)63);
+static bool place_base(struct greenlet_thread *t, struct copy_plan *p, char *sp,
+                       bool must) {
+    char *base =
+        p->dying ? p->from->b.base : (char *)((uintptr_t)sp & ~(uintptr_t)63);
     p->to->b.base = base;
     if (base > t->b.place_top)
         t->b.place_top = base;
@@ -458,7 +453,7 @@ static inline struct arch_copy *prepare_refill(struct greenlet_thread *t,
     slice += slice_bytes(class) - n;
     o->b.slice = slice;
     o->b.saved = (uint32_t)n;
-    o->b.class = (uint8_t)class;
+    o->b.class = (uint8_t) class;
     core_set_away(t, o);
     r->head = NULL;
     r->used = true;
@@ -539,8 +534,11 @@ static __attribute__((noinline)) void *fill(struct greenlet_thread *t,
         to->b.sp = arch_prime(to->b.base, to->entry);
     if (!in_place(t))
         core_set_near(t, to);
-    if (p->moved)
+    if (p->moved) {
         counter_add(&t->counters.misses, 1);
+        if (to->flags & GREENLET_STATS)
+            counter_add(&to->side->counters->misses, 1);
+    }
     return p->after ? arch_push_after(to->b.sp) : to->b.sp;
 }
 

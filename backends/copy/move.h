@@ -19,8 +19,7 @@ typedef uint64_t move_words
 typedef uint64_t move_word __attribute__((may_alias));
 
 /* dst and src do not overlap. For some KiB. */
-MOVE_PLAIN static inline void move_small(void *dst, const void *src,
-                                         size_t n) {
+MOVE_PLAIN static inline void move_small(void *dst, const void *src, size_t n) {
     char *d = dst;
     const char *s = src;
     for (; n >= 64; n -= 64, d += 64, s += 64) {
@@ -40,8 +39,7 @@ MOVE_PLAIN static inline void move_small(void *dst, const void *src,
 }
 
 /* For any size. */
-MOVE_PLAIN static inline void move_bytes(void *dst, const void *src,
-                                         size_t n) {
+MOVE_PLAIN static inline void move_bytes(void *dst, const void *src, size_t n) {
     if (n > 4096)
         memcpy(dst, src, n);
     else

@@ -111,7 +111,7 @@ void slice_give_slow(struct slice_pool *pool, void *slice, unsigned class) {
 }
 
 void slice_pool_destroy(struct slice_pool *pool) {
-    for (unsigned class = 0; class < SLICE_CLASSES; class++) {
+    for (unsigned class = 0; class < SLICE_CLASSES; class ++) {
         while (pool->pages[class]) {
             struct slice_page *p = pool->pages[class];
             unlink_page(pool, p, class);

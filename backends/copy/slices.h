@@ -18,7 +18,7 @@
 #include "names.h"
 
 enum {
-    SLICE_FINE = 512,        /* up to here in steps of 16 */
+    SLICE_FINE = 512, /* up to here in steps of 16 */
     SLICE_PAGED = 16384,
     SLICE_PAGE_BYTES = 65536,
     SLICE_CLASSES = 32 + 4 * 23, /* up to 4 GiB */
@@ -50,7 +50,7 @@ static inline size_t slice_bytes(unsigned class) {
 
 struct slice_page {
     struct slice_page *next, *prev;
-    void *free; /* by first word */
+    void *free;               /* by first word */
     uint32_t used, unused_at; /* slices in use; offset of the never used */
     bool put_last;            /* was full when it was last looked at     */
     _Alignas(64) char slices[];
