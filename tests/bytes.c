@@ -332,3 +332,102 @@ TEST(contract_17_memory_goes_back_after_deep_use) {
         CHECK(after - before < (peak - before) / 4);
     }
 }
+
+/* ---- Any size, in any order ------------------------------------------- */
+
+/* Greenlets of very different live sizes hand over to each other at random,
+ * start, die and are killed; each looks at its frames when it is resumed.
+ * Sizes are chosen around those at which the copy backend changes its way. */
+enum { CROWD = 24 };
+
+static greenlet *crowd[CROWD];
+static bool living[CROWD];
+static uint64_t crowd_seed;
+
+static unsigned below(unsigned n) {
+    return (unsigned)(test_random(&crowd_seed) % n);
+}
+
+static size_t any_size(void) {
+    switch (below(6)) {
+    case 0: return below(200);
+    case 1: return below(2000);
+    case 2: return 7000 + below(3000);
+    case 3: return 15000 + below(20000);
+    case 4: return below(60000);
+    default: return 64 + below(64);
+    }
+}
+
+static greenlet *somebody_else(void) {
+    for (int i = 0; i < 20; i++) {
+        unsigned k = below(CROWD);
+        if (living[k] && crowd[k] != greenlet_current())
+            return crowd[k];
+    }
+    return greenlet_main();
+}
+
+/* Returns whether it has been killed. */
+__attribute__((noinline)) static bool crowd_frame(int depth) {
+    size_t n = any_size() % (depth > 2 ? 4000 : 80000) + 1;
+    uint64_t key = test_random(&crowd_seed);
+    volatile unsigned char *p = (volatile unsigned char *)alloca(n);
+    bool killed = false;
+    paint(p, n, key);
+    for (int i = 0; i < 3 && !killed; i++) {
+        greenlet *to = below(3) ? somebody_else() : greenlet_main();
+        killed = greenlet_switch(to, NULL).status == GREENLET_EXIT;
+        look(p, n, key);
+        if (!killed && depth < 5 && below(3) == 0)
+            killed = crowd_frame(depth + 1);
+    }
+    return killed;
+}
+
+static greenlet_message entry_of_the_crowd(void *value) {
+    bool killed = false;
+    for (int i = 0; i < 3 && !killed; i++)
+        killed = crowd_frame(0);
+    living[I(value)] = false;
+    return val(0);
+}
+
+static void *run_crowd(void *lanes) {
+    greenlet_thread_options t = GREENLET_THREAD_OPTIONS_INIT;
+    t.lanes = (int)I(lanes);
+    t.lane_bytes = t.stack_bytes = 1 << 20;
+    CHECK_EQ(greenlet_thread_configure(&t), 0);
+    crowd_seed = 4711;
+    for (unsigned i = test_amount(6000, 200000); i--;) {
+        unsigned k = below(CROWD);
+        if (!crowd[k]) {
+            greenlet_options o = GREENLET_OPTIONS_INIT;
+            o.flags = below(8) ? 0 : GREENLET_STATS | GREENLET_FPU;
+            crowd[k] = greenlet_new(entry_of_the_crowd, &o);
+            CHECK(crowd[k] != NULL);
+            living[k] = true;
+            greenlet_switch(crowd[k], V(k));
+        } else if (!living[k] || below(20) == 0) {
+            living[k] = false;
+            greenlet_kill(crowd[k]);
+            living[k] = greenlet_get_state(crowd[k]) != GREENLET_DEAD;
+            if (!living[k]) {
+                greenlet_unref(crowd[k]);
+                crowd[k] = NULL;
+            }
+        } else {
+            greenlet_switch(crowd[k], NULL);
+        }
+    }
+    for (int k = 0; k < CROWD; k++) {
+        greenlet_unref(crowd[k]);
+        crowd[k] = NULL;
+    }
+    return NULL;
+}
+
+TEST(contract_31_any_size_in_any_order) {
+    for (int lanes = 0; lanes <= (test_is_copy() ? 3 : 0); lanes++)
+        test_join(test_thread(run_crowd, V(lanes)));
+}
