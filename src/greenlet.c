@@ -58,7 +58,9 @@ static bool drop(greenlet *g) {
         if (--g->refs)
             return false;
         int32_t s = atomic_load_explicit(&g->shared, memory_order_acquire);
-        if (s == 0) /* nobody else has ever touched it, so nobody can now */
+        if (s == 0 && core_home(g) == core_self)
+            /* Nobody else has ever touched it, so nobody can now. (A home
+             * elsewhere can: it may find it on its list.) */
             atomic_store_explicit(&g->shared, SHARED_MERGED,
                                   memory_order_relaxed);
         else
