@@ -40,7 +40,6 @@
 enum {
     GUARD_BYTES = 65536,
     STAGGER_BYTES = 7 * 64, /* from a lane's top to the next one's */
-    EXCHANGE_LEAST = 8192,  /* from here on one pass beats two     */
     RESERVE_CLASS = 255,    /* slices cut from the reserve         */
     RUN_GAP = 64,
     HOW_REFILL = 0x100 /* beside HOW_: see prepare_refill     */
@@ -293,16 +292,13 @@ static void unreserve(struct greenlet_thread *t, struct copy_region *r) {
         }
 }
 
-/* May (and should) the bytes of x and the slice of `to` change places? */
+/* May n bytes and the slice of `to` change places? One pass, but measured it
+ * is slower than two copies by memcpy: 1.5 against 1.1 us for 64 KiB. It is
+ * kept for those who cannot be told that there is no memory. */
 static bool exchangeable(const struct greenlet_thread *t, const greenlet *to,
-                         size_t n, bool only_way) {
-    if (in_place(t) || !to->b.slice)
-        return false;
-    size_t room = capacity(to->b.class, to->b.saved);
-    if (only_way)
-        return n <= room;
-    return n >= EXCHANGE_LEAST && to->b.saved >= EXCHANGE_LEAST && n <= room &&
-           n > room - room / 4 && to->b.class != RESERVE_CLASS;
+                         size_t n) {
+    return !in_place(t) && to->b.slice &&
+           n <= capacity(to->b.class, to->b.saved);
 }
 
 /* Finds room for all that must be saved before p->to can run. */
@@ -312,13 +308,9 @@ static bool reserve(struct greenlet_thread *t, struct copy_plan *p, bool must) {
         size_t n = wanted(o, o->b.sp, to);
         if (n == 0 || (p->dying && o == p->from))
             continue;
-        if (exchangeable(t, to, n, false)) {
-            p->exchange = true;
-            continue;
-        }
         if (likely(reserve_slice(t, o, n, false)))
             continue;
-        if (must && exchangeable(t, to, n, true)) {
+        if (must && exchangeable(t, to, n)) {
             p->exchange = true;
             continue;
         }
@@ -445,9 +437,8 @@ static inline struct arch_copy *prepare_refill(struct greenlet_thread *t,
     size_t n = (size_t)(o->b.base - bytes);
     unsigned class = slice_class(n);
     char *slice;
-    if (unlikely(n >= EXCHANGE_LEAST || o->flags & CORE_SPECIAL ||
-                 to->b.saved >= EXCHANGE_LEAST ||
-                 to->b.class == RESERVE_CLASS ||
+    if (unlikely(o->flags & CORE_SPECIAL || to->b.class == RESERVE_CLASS ||
+                 to->b.saved > SLICE_PAGED ||
                  !(slice = slice_take_fast(&t->b.slices, class))))
         return prepare(t, 0, sp);
     slice += slice_bytes(class) - n;
