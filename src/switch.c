@@ -188,7 +188,8 @@ greenlet_message core_switch(greenlet *to, greenlet_message m) {
 /* The hot path. One comparison finds everything out of the ordinary: `home`
  * is tagged when `to` is not near, `fast` when the thread wants the slow
  * path, and they differ for another thread's greenlet. */
-greenlet_message greenlet_switch(greenlet *to, void *value) {
+__attribute__((aligned(64))) greenlet_message greenlet_switch(greenlet *to,
+                                                              void *value) {
     struct greenlet_thread *t = core_self;
     greenlet_message m = {value, 0};
     greenlet *from = t->current;
