@@ -305,11 +305,8 @@ const char *core_label(const greenlet *g);
 
 /* memory.c: the system's memory. All zero at first. Keeps errno; counts into
  * the calling thread's `allocations`. Returns NULL if there is none. */
-void *memory_map(size_t bytes, size_t align);     /* lazily committed     */
-void *memory_reserve(size_t bytes, size_t align); /* PROT_NONE            */
-int memory_open(void *p, size_t bytes);     /* make it usable; 0/-ENOMEM */
-int memory_guard(void *p, size_t bytes);    /* every access faults  */
-void memory_unguard(void *p, size_t bytes); /* usable again         */
+void *memory_map(size_t bytes, size_t align); /* lazily committed     */
+int memory_guard(void *p, size_t bytes);      /* every access faults  */
 void memory_unmap(void *p, size_t bytes);
 void memory_discard(void *p, size_t bytes);    /* content goes, range stays   */
 size_t memory_resident(void *p, size_t bytes); /* bytes in memory, pages   */

@@ -12,7 +12,6 @@
 
 #ifndef MADV_GUARD_INSTALL /* Linux 6.13; absent from older headers */
 #define MADV_GUARD_INSTALL 102
-#define MADV_GUARD_REMOVE 103
 #endif
 
 static void counted(void) { counter_add(&core_self->counters.allocations, 1); }
@@ -24,13 +23,13 @@ size_t memory_page(void) {
     return page;
 }
 
-static void *map(size_t bytes, size_t align, int protection) {
+void *memory_map(size_t bytes, size_t align) {
     int saved = errno;
     size_t extra = align > memory_page() ? align : 0;
     counted();
     if (bytes + extra < bytes)
         return NULL;
-    char *p = mmap(NULL, bytes + extra, protection,
+    char *p = mmap(NULL, bytes + extra, PROT_READ | PROT_WRITE,
                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (p == MAP_FAILED) {
         errno = saved;
@@ -48,22 +47,6 @@ static void *map(size_t bytes, size_t align, int protection) {
     return p;
 }
 
-void *memory_map(size_t bytes, size_t align) {
-    return map(bytes, align, PROT_READ | PROT_WRITE);
-}
-
-void *memory_reserve(size_t bytes, size_t align) {
-    return map(bytes, align, PROT_NONE);
-}
-
-int memory_open(void *p, size_t bytes) {
-    int saved = errno;
-    counted();
-    int status = mprotect(p, bytes, PROT_READ | PROT_WRITE) ? -ENOMEM : 0;
-    errno = saved;
-    return status;
-}
-
 /* Does the kernel know guard markers? Emulators answer success to any
  * advice, so look whether the kernel itself now faults there. */
 static bool guard_markers(void) {
@@ -74,7 +57,7 @@ static bool guard_markers(void) {
     answer = 2;
     int fd[2];
     size_t page = memory_page();
-    char *p = map(page, 0, PROT_READ | PROT_WRITE);
+    char *p = memory_map(page, 0);
     if (p) {
         if (madvise(p, page, MADV_GUARD_INSTALL) == 0 &&
             pipe2(fd, O_CLOEXEC) == 0) {
@@ -96,15 +79,6 @@ int memory_guard(void *p, size_t bytes) {
                              : mprotect(p, bytes, PROT_NONE);
     errno = saved;
     return status ? -ENOMEM : 0;
-}
-
-void memory_unguard(void *p, size_t bytes) {
-    int saved = errno;
-    if (guard_markers())
-        madvise(p, bytes, MADV_GUARD_REMOVE);
-    else
-        mprotect(p, bytes, PROT_READ | PROT_WRITE);
-    errno = saved;
 }
 
 void memory_unmap(void *p, size_t bytes) {

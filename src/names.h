@@ -46,10 +46,7 @@
 #define slab_destroy greenlet_slab_destroy
 
 #define memory_map greenlet_memory_map
-#define memory_reserve greenlet_memory_reserve
-#define memory_open greenlet_memory_open
 #define memory_guard greenlet_memory_guard
-#define memory_unguard greenlet_memory_unguard
 #define memory_unmap greenlet_memory_unmap
 #define memory_discard greenlet_memory_discard
 #define memory_resident greenlet_memory_resident
