@@ -35,8 +35,11 @@ enum {
     CORE_VISITED = 0x80 /* greenlet_thread_shutdown has tried it           */
 };
 
-/* Tag in the low bit of `home`: a switch to it must take the slow path. */
+/* Tags in the low bits of `home`. AWAY: a switch to it must take the slow path.
+ * REFILL: away, but active, nothing is special about it, and it is not the
+ * current greenlet: a plain switch to it is backend_refill(). */
 #define CORE_AWAY ((uintptr_t)1)
+#define CORE_REFILL ((uintptr_t)3)
 
 /* Counts of `shared`, above its two flag bits. */
 enum { SHARED_ONE = 4, SHARED_MERGED = 1, SHARED_QUEUED = 2 };
@@ -45,7 +48,7 @@ enum { SHARED_ONE = 4, SHARED_MERGED = 1, SHARED_QUEUED = 2 };
  * `shared`, `queue_next` (under the owner's lock) and a new one's home. */
 struct greenlet {
     struct backend_greenlet b;
-    _Atomic uintptr_t home;     /* struct greenlet_thread * | CORE_AWAY   */
+    _Atomic uintptr_t home;     /* struct greenlet_thread * | a tag       */
     _Atomic(greenlet *) parent; /* a reference; NULL for main             */
     greenlet_entry *entry;
     struct greenlet_side *side; /* NULL until something of it is used     */
@@ -130,9 +133,12 @@ static inline void counter_add(core_counter *c, uint64_t n) {
 
 #endif
 
+/* A refill is a switch, a miss, an eviction and a fill in one: it counts
+ * itself once, and whoever reads adds it to the four. */
 struct core_counters {
-    core_counter switches, misses, evictions, fills, saved_bytes, filled_bytes,
-        allocations, stack_high;
+    core_counter switches, refills, saved_bytes, filled_bytes, stack_high;
+    core_counter starts; /* refills that filled nothing                    */
+    core_counter misses, evictions, fills, allocations;
 };
 
 static inline void counter_max(core_counter *c, uint64_t n) {
@@ -231,7 +237,7 @@ static inline struct greenlet_thread *core_home(const greenlet *g) {
     return (
         struct greenlet_thread *)(atomic_load_explicit(&((greenlet *)g)->home,
                                                        memory_order_relaxed) &
-                                  ~CORE_AWAY);
+                                  ~CORE_REFILL);
 }
 
 static inline greenlet_state core_state(const greenlet *g) {
@@ -253,6 +259,22 @@ static inline void core_set_near(struct greenlet_thread *t, greenlet *g) {
     atomic_store_explicit(
         &g->home, (uintptr_t)t | ((g->flags & CORE_SPECIAL) ? CORE_AWAY : 0),
         memory_order_relaxed);
+}
+
+/* One that has no CORE_SPECIAL flag. */
+static inline void core_set_near_plain(struct greenlet_thread *t, greenlet *g) {
+    atomic_store_explicit(&g->home, (uintptr_t)t, memory_order_relaxed);
+}
+
+static inline bool core_is_near(const struct greenlet_thread *t,
+                                const greenlet *g) {
+    return atomic_load_explicit(&((greenlet *)g)->home, memory_order_relaxed) ==
+           (uintptr_t)t;
+}
+
+static inline void core_set_refill(struct greenlet_thread *t, greenlet *g) {
+    atomic_store_explicit(&g->home, (uintptr_t)t | CORE_REFILL,
+                          memory_order_relaxed);
 }
 
 static inline void core_set_away(struct greenlet_thread *t, greenlet *g) {
@@ -319,7 +341,8 @@ void memory_free(void *p);
 /* How a transfer is made. */
 enum {
     HOW_AFTER = 1, /* call core_after in the target                        */
-    HOW_MUST = 2   /* cannot be told of -ENOMEM: use the reserves          */
+    HOW_MUST = 2,  /* cannot be told of -ENOMEM: use the reserves          */
+    HOW_ALL = HOW_AFTER | HOW_MUST
 };
 
 /* switch.c */
@@ -365,5 +388,9 @@ int64_t config_number(const char *name, int64_t fallback, int64_t least,
 void core_add_counters(struct core_counters *to,
                        const struct core_counters *from);
 void core_all_counters(struct core_counters *sum);
+
+static inline uint64_t core_switches(const struct core_counters *c) {
+    return counter_get(&c->switches) + counter_get(&c->refills);
+}
 
 #endif

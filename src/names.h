@@ -80,6 +80,9 @@
 #define arch_switch greenlet_arch_switch
 #define arch_switch_copy greenlet_arch_switch_copy
 #define arch_copy_prepare greenlet_arch_copy_prepare
+#define arch_exchange greenlet_arch_exchange
+#define arch_exchange_pays greenlet_arch_exchange_pays
+#define arch_move greenlet_arch_move
 #define arch_copy_fill greenlet_arch_copy_fill
 #define arch_resume greenlet_arch_resume
 #define arch_start greenlet_arch_start

@@ -137,11 +137,12 @@ static int report(greenlet_statistics *out, struct core_counters *c) {
         return -EINVAL;
     s.size = out->size;
     /* Another thread's may go on meanwhile. */
-    s.misses = counter_get(&c->misses);
-    s.switches = counter_get(&c->switches);
+    uint64_t refills = counter_get(&c->refills);
+    s.misses = counter_get(&c->misses) + refills;
+    s.switches = core_switches(c);
     s.hits = s.switches > s.misses ? s.switches - s.misses : 0;
-    s.evictions = counter_get(&c->evictions);
-    s.fills = counter_get(&c->fills);
+    s.evictions = counter_get(&c->evictions) + refills;
+    s.fills = counter_get(&c->fills) + refills - counter_get(&c->starts);
     s.saved_bytes = counter_get(&c->saved_bytes);
     s.filled_bytes = counter_get(&c->filled_bytes);
     s.allocations = counter_get(&c->allocations);

@@ -169,18 +169,28 @@ switch_slow(greenlet *to, greenlet_message m) {
     return core_transfer(t, to, m, 0);
 }
 
-/* What is left of the ordinary: a suspended greenlet whose bytes are away.
- * Only tail calls, so that no frame of ours is among the bytes to copy. */
+/* What is left of the ordinary: a suspended greenlet whose bytes are away, and
+ * a new one. Only tail calls, so that no frame of ours is among the bytes to
+ * copy. */
 greenlet_message core_switch(greenlet *to, greenlet_message m) {
     struct greenlet_thread *t = core_self;
     uintptr_t fast = atomic_load_explicit(&t->fast, memory_order_relaxed);
-    if (likely(to &&
-               atomic_load_explicit(&to->home, memory_order_relaxed) ==
-                   (fast | CORE_AWAY) &&
-               fast == (uintptr_t)t && core_state(to) == GREENLET_ACTIVE &&
-               !(to->flags & CORE_SPECIAL) && to != t->current)) {
-        t->victim = NULL;
-        return backend_switch(t, t->current, to, m, 0);
+    if (unlikely(!to))
+        return switch_slow(to, m);
+    uintptr_t home = atomic_load_explicit(&to->home, memory_order_relaxed);
+    if (likely(home == (fast | CORE_AWAY) && fast == (uintptr_t)t &&
+               !(to->flags & CORE_SPECIAL))) {
+        greenlet_state state = core_state(to);
+        if (likely(state == GREENLET_NEW && m.status == 0 && to->entry &&
+                   !atomic_load_explicit(&core_moved, memory_order_relaxed))) {
+            to->serial = ++t->serial;
+            t->victim = NULL;
+            return backend_switch(t, t->current, to, m, 0);
+        }
+        if (state == GREENLET_ACTIVE && to != t->current) {
+            t->victim = NULL;
+            return backend_switch(t, t->current, to, m, 0);
+        }
     }
     return switch_slow(to, m);
 }
@@ -193,12 +203,18 @@ __attribute__((aligned(64))) greenlet_message greenlet_switch(greenlet *to,
     struct greenlet_thread *t = core_self;
     greenlet_message m = {value, 0};
     greenlet *from = t->current;
-    if (likely(to && to != from &&
-               atomic_load_explicit(&to->home, memory_order_relaxed) ==
-                   atomic_load_explicit(&t->fast, memory_order_relaxed))) {
-        t->current = to;
-        counter_add(&t->counters.switches, 1);
-        return backend_resume(m, from, to);
+    if (likely(to && to != from)) {
+        uintptr_t fast = atomic_load_explicit(&t->fast, memory_order_relaxed);
+        uintptr_t home = atomic_load_explicit(&to->home, memory_order_relaxed);
+        if (likely(home == fast)) {
+            t->current = to;
+            counter_add(&t->counters.switches, 1);
+            return backend_resume(m, from, to);
+        }
+#ifdef BACKEND_REFILLS
+        if (home == (fast | CORE_REFILL))
+            return backend_refill(t, m, to);
+#endif
     }
     return core_switch(to, m);
 }
@@ -323,7 +339,17 @@ static greenlet *heir(struct greenlet_thread *t, greenlet *g,
 
 _Noreturn void core_finish(greenlet_message last) {
     struct greenlet_thread *t = core_self;
-    greenlet *g = t->current;
+    greenlet *g = t->current, *parent = core_parent(g);
+
+    /* The ordinary: nobody wants to know, and the parent is near. */
+    if (likely(last.status == 0 && !g->side && core_is_near(t, parent) &&
+               atomic_load_explicit(&t->fast, memory_order_relaxed) ==
+                   (uintptr_t)t)) {
+        t->victim = NULL;
+        core_set_state(g, GREENLET_DEAD);
+        core_set_away(t, g);
+        backend_exit(t, g, parent, last, HOW_MUST);
+    }
 
     if (t->hooks.on_finish)
         t->hooks.on_finish(g, last, t->hooks_data);
@@ -378,10 +404,10 @@ greenlet_message core_kill(struct greenlet_thread *t, greenlet *g,
     greenlet_ref(g);
     old = core_parent(g); /* its reference is ours until it is put back */
     atomic_store_explicit(&g->parent, greenlet_ref(me), memory_order_relaxed);
-    uint64_t before = counter_get(&t->counters.switches);
+    uint64_t before = core_switches(&t->counters);
     greenlet_message m =
         core_transfer(t, g, (greenlet_message){NULL, GREENLET_EXIT}, how);
-    bool moved = before != counter_get(&t->counters.switches);
+    bool moved = before != core_switches(&t->counters);
     if (core_parent(g) == me) {
         greenlet *parent = old;
         if (reaches(old, g)) { /* it has become a descendant meanwhile */

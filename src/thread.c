@@ -540,8 +540,8 @@ int greenlet_thread_shutdown(void) {
 /* ---- Statistics of threads -------------------------------------------- */
 
 #define FOR_EACH_COUNTER(each)                                                 \
-    each(switches) each(misses) each(evictions) each(fills) each(saved_bytes)  \
-        each(filled_bytes) each(allocations)
+    each(switches) each(refills) each(starts) each(misses) each(evictions)     \
+        each(fills) each(saved_bytes) each(filled_bytes) each(allocations)
 
 void core_add_counters(struct core_counters *to,
                        const struct core_counters *from) {
