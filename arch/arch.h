@@ -31,6 +31,10 @@
  * resumes the image at `to`. Returns with the message it is resumed with. */
 greenlet_message arch_switch(greenlet_message m, void **sp, void *to);
 
+/* Optional (ARCH_LEAVE in arch_cpu.h): resumes the image at `to`; the calling
+ * stack is left for ever. */
+_Noreturn void arch_leave(greenlet_message m, void *to);
+
 /* What a copying switch is told by C. */
 struct arch_copy {
     void *frame;  /* store the frame here: at sp, or where the byte at sp

@@ -35,11 +35,16 @@ enum {
     CORE_VISITED = 0x80 /* greenlet_thread_shutdown has tried it           */
 };
 
-/* Tags in the low bits of `home`. AWAY: a switch to it must take the slow path.
- * REFILL: away, but active, nothing is special about it, and it is not the
- * current greenlet: a plain switch to it is backend_refill(). */
+/* Tags in the low bits of `home`, all for ordinary greenlets, about which
+ * nothing is special. None: near. REFILL: away, active, and not the current
+ * one: a plain switch to it is backend_refill(). READY: new, with an entry and
+ * no wish for a lane, child of one that is not new. OVER: it died as READY ones
+ * do that nobody watches. AWAY: anything else. */
 #define CORE_AWAY ((uintptr_t)1)
+#define CORE_READY ((uintptr_t)2)
 #define CORE_REFILL ((uintptr_t)3)
+#define CORE_OVER ((uintptr_t)4)
+#define CORE_TAGS ((uintptr_t)7)
 
 /* Counts of `shared`, above its two flag bits. */
 enum { SHARED_ONE = 4, SHARED_MERGED = 1, SHARED_QUEUED = 2 };
@@ -237,7 +242,7 @@ static inline struct greenlet_thread *core_home(const greenlet *g) {
     return (
         struct greenlet_thread *)(atomic_load_explicit(&((greenlet *)g)->home,
                                                        memory_order_relaxed) &
-                                  ~CORE_REFILL);
+                                  ~CORE_TAGS);
 }
 
 static inline greenlet_state core_state(const greenlet *g) {
@@ -261,25 +266,19 @@ static inline void core_set_near(struct greenlet_thread *t, greenlet *g) {
         memory_order_relaxed);
 }
 
-/* One that has no CORE_SPECIAL flag. */
-static inline void core_set_near_plain(struct greenlet_thread *t, greenlet *g) {
-    atomic_store_explicit(&g->home, (uintptr_t)t, memory_order_relaxed);
-}
-
 static inline bool core_is_near(const struct greenlet_thread *t,
                                 const greenlet *g) {
     return atomic_load_explicit(&((greenlet *)g)->home, memory_order_relaxed) ==
            (uintptr_t)t;
 }
 
-static inline void core_set_refill(struct greenlet_thread *t, greenlet *g) {
-    atomic_store_explicit(&g->home, (uintptr_t)t | CORE_REFILL,
-                          memory_order_relaxed);
+static inline void core_set_tag(struct greenlet_thread *t, greenlet *g,
+                                uintptr_t tag) {
+    atomic_store_explicit(&g->home, (uintptr_t)t | tag, memory_order_relaxed);
 }
 
 static inline void core_set_away(struct greenlet_thread *t, greenlet *g) {
-    atomic_store_explicit(&g->home, (uintptr_t)t | CORE_AWAY,
-                          memory_order_relaxed);
+    core_set_tag(t, g, CORE_AWAY);
 }
 
 static inline void core_slow_on(struct greenlet_thread *t, unsigned reason) {
@@ -365,7 +364,6 @@ int core_link_foreign(struct greenlet_thread *home, greenlet *g);
 /* slab.c */
 greenlet *slab_take(struct greenlet_thread *t); /* zeroed; NULL: no memory */
 void slab_give(greenlet *g);
-struct greenlet_thread *slab_maker(const greenlet *g);
 bool slab_visit(struct greenlet_thread *t, bool (*visit)(greenlet *, void *),
                 void *data);
 void slab_collect(struct greenlet_thread *t);

@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "backend.h"
+#include "slab.h"
 
 _Static_assert(sizeof(struct greenlet) <= 112, "the header's limit");
 _Static_assert(offsetof(struct greenlet, b) == 0, "the backend's state first");
@@ -22,15 +23,15 @@ _Static_assert(offsetof(struct greenlet, b) == 0, "the backend's state first");
 
 static int32_t count_of(int32_t shared) { return shared >> 2; }
 
-greenlet *greenlet_ref(greenlet *g) {
-    if (!g)
-        return g;
-    if (slab_maker(g) == core_self && g->refs)
+static inline greenlet *ref(struct greenlet_thread *t, greenlet *g) {
+    if (likely(slab_maker(g) == t && g->refs))
         g->refs++;
     else
         atomic_fetch_add_explicit(&g->shared, SHARED_ONE, memory_order_relaxed);
     return g;
 }
+
+greenlet *greenlet_ref(greenlet *g) { return g ? ref(core_self, g) : NULL; }
 
 /* Hands `g`, whose SHARED_QUEUED the caller has just set, to a queue. */
 static void enqueue(struct greenlet_thread *t, greenlet *g) {
@@ -82,9 +83,31 @@ static bool drop(greenlet *g) {
     return s & SHARED_MERGED && !(s & SHARED_QUEUED) && count_of(next) == 0;
 }
 
-void greenlet_unref(greenlet *g) {
+static __attribute__((noinline)) void unref(greenlet *g) {
     if (g && drop(g))
         core_last_reference(core_self, g);
+}
+
+/* The ordinary end, here: the maker's last reference, nobody else ever had
+ * one, nobody is looking, and its parent has others. (What is OVER died where
+ * it was made: another thread's would have a side record.) */
+void greenlet_unref(greenlet *g) {
+    struct greenlet_thread *t = core_self;
+    if (likely(g && g->refs == 1 &&
+               atomic_load_explicit(&t->fast, memory_order_relaxed) ==
+                   (uintptr_t)t &&
+               atomic_load_explicit(&g->home, memory_order_relaxed) ==
+                   ((uintptr_t)t | CORE_OVER) &&
+               !g->side &&
+               atomic_load_explicit(&g->shared, memory_order_acquire) == 0)) {
+        greenlet *parent = core_parent(g);
+        if (likely(slab_maker(parent) == t && parent->refs > 1 &&
+                   slab_give_plain(t, g))) {
+            parent->refs--;
+            return;
+        }
+    }
+    unref(g);
 }
 
 bool core_unreferenced(greenlet *g) {
@@ -267,7 +290,9 @@ static int make(struct greenlet_thread *t, greenlet *g, greenlet_entry *entry,
         return -EOWNERDEAD;
     if ((status = backend_init(home, g, o)) != 0)
         return status;
-    core_set_away(t, g);
+    bool ready = entry && !o->flags && o->lane == GREENLET_ANY_LANE &&
+                 core_state(parent) != GREENLET_NEW;
+    core_set_tag(t, g, ready ? CORE_READY : CORE_AWAY);
     atomic_store_explicit(&g->parent, greenlet_ref(parent),
                           memory_order_relaxed);
     core_set_state(g, GREENLET_NEW);
@@ -277,7 +302,8 @@ static int make(struct greenlet_thread *t, greenlet *g, greenlet_entry *entry,
     return status;
 }
 
-greenlet *greenlet_new(greenlet_entry *entry, const greenlet_options *o) {
+static __attribute__((noinline)) greenlet *new_with(greenlet_entry *entry,
+                                                    const greenlet_options *o) {
     greenlet_options options;
     struct greenlet_thread *t = core_thread();
     int status = t ? read_options(&options, o) : -ENOMEM;
@@ -298,6 +324,30 @@ greenlet *greenlet_new(greenlet_entry *entry, const greenlet_options *o) {
     }
     errno = -status;
     return NULL;
+}
+
+/* The ordinary: all defaults. */
+greenlet *greenlet_new(greenlet_entry *entry, const greenlet_options *o) {
+    struct greenlet_thread *t = core_self;
+    greenlet *g;
+    if (unlikely(o || !entry ||
+                 atomic_load_explicit(&t->fast, memory_order_relaxed) !=
+                     (uintptr_t)t ||
+                 !(g = slab_take_plain(t))))
+        return new_with(entry, o);
+    /* One by one: compilers clear a whole struct with slower means. */
+    g->b = (struct backend_greenlet)BACKEND_GREENLET_INIT;
+    core_set_tag(t, g, CORE_READY);
+    atomic_store_explicit(&g->parent, ref(t, t->current), memory_order_relaxed);
+    g->entry = entry;
+    g->side = NULL;
+    g->user_data = NULL;
+    g->queue_next = NULL;
+    g->refs = 1;
+    atomic_store_explicit(&g->shared, 0, memory_order_relaxed);
+    core_set_state(g, GREENLET_NEW);
+    g->flags = 0;
+    return g;
 }
 
 /* ---- Asking ----------------------------------------------------------- */

@@ -70,6 +70,8 @@
 #define backend_adopt greenlet_backend_adopt
 #define backend_abandon greenlet_backend_abandon
 #define backend_init greenlet_backend_init
+#define backend_leave greenlet_backend_leave
+#define backend_start greenlet_backend_start
 #define backend_switch greenlet_backend_switch
 #define backend_exit greenlet_backend_exit
 #define backend_release greenlet_backend_release
@@ -82,6 +84,7 @@
 #define arch_copy_prepare greenlet_arch_copy_prepare
 #define arch_exchange greenlet_arch_exchange
 #define arch_exchange_pays greenlet_arch_exchange_pays
+#define arch_leave greenlet_arch_leave
 #define arch_move greenlet_arch_move
 #define arch_copy_fill greenlet_arch_copy_fill
 #define arch_resume greenlet_arch_resume

@@ -12,6 +12,7 @@
 
 #include "backend.h"
 #include "fpu.h"
+#include "slab.h"
 
 static greenlet_message failed(int status) {
     return (greenlet_message){NULL, status};
@@ -102,8 +103,10 @@ static int resolve(struct greenlet_thread *t, greenlet *g) {
 static unsigned prepare(struct greenlet_thread *t, greenlet *from, greenlet *to,
                         greenlet_event event, bool died, unsigned how) {
     t->fresh = core_state(to) == GREENLET_NEW;
-    if (t->fresh)
+    if (t->fresh) {
         to->serial = ++t->serial;
+        core_set_away(t, to);
+    }
     if (likely(!t->slow && !(to->flags & CORE_SPECIAL)))
         return how;
     t->origin = from;
@@ -178,16 +181,15 @@ greenlet_message core_switch(greenlet *to, greenlet_message m) {
     if (unlikely(!to))
         return switch_slow(to, m);
     uintptr_t home = atomic_load_explicit(&to->home, memory_order_relaxed);
-    if (likely(home == (fast | CORE_AWAY) && fast == (uintptr_t)t &&
-               !(to->flags & CORE_SPECIAL))) {
-        greenlet_state state = core_state(to);
-        if (likely(state == GREENLET_NEW && m.status == 0 && to->entry &&
-                   !atomic_load_explicit(&core_moved, memory_order_relaxed))) {
+    if (likely(fast == (uintptr_t)t)) {
+        if (home == (fast | CORE_READY) && m.status == 0) {
             to->serial = ++t->serial;
+            core_set_away(t, to);
             t->victim = NULL;
             return backend_switch(t, t->current, to, m, 0);
         }
-        if (state == GREENLET_ACTIVE && to != t->current) {
+        if (home == (fast | CORE_AWAY) && !(to->flags & CORE_SPECIAL) &&
+            core_state(to) == GREENLET_ACTIVE && to != t->current) {
             t->victim = NULL;
             return backend_switch(t, t->current, to, m, 0);
         }
@@ -211,9 +213,11 @@ __attribute__((aligned(64))) greenlet_message greenlet_switch(greenlet *to,
             counter_add(&t->counters.switches, 1);
             return backend_resume(m, from, to);
         }
-#ifdef BACKEND_REFILLS
+#if BACKEND_SHORT_WAYS
         if (home == (fast | CORE_REFILL))
             return backend_refill(t, m, to);
+        if (home == (fast | CORE_READY) && fast == (uintptr_t)t)
+            return backend_start(t, m, to);
 #endif
     }
     return core_switch(to, m);
@@ -229,8 +233,10 @@ greenlet_message greenlet_throw(greenlet *to, intptr_t status, void *value) {
  * thrown into up to the one that receives it, are dead now. */
 static void bury(struct greenlet_thread *t, greenlet *to) {
     for (greenlet *g = t->victim; g != to; g = core_parent(g))
-        if (core_state(g) == GREENLET_NEW)
+        if (core_state(g) == GREENLET_NEW) {
             core_set_state(g, GREENLET_DEAD);
+            core_set_away(t, g);
+        }
     t->victim = NULL;
 }
 
@@ -337,20 +343,8 @@ static greenlet *heir(struct greenlet_thread *t, greenlet *g,
     }
 }
 
-_Noreturn void core_finish(greenlet_message last) {
-    struct greenlet_thread *t = core_self;
-    greenlet *g = t->current, *parent = core_parent(g);
-
-    /* The ordinary: nobody wants to know, and the parent is near. */
-    if (likely(last.status == 0 && !g->side && core_is_near(t, parent) &&
-               atomic_load_explicit(&t->fast, memory_order_relaxed) ==
-                   (uintptr_t)t)) {
-        t->victim = NULL;
-        core_set_state(g, GREENLET_DEAD);
-        core_set_away(t, g);
-        backend_exit(t, g, parent, last, HOW_MUST);
-    }
-
+static __attribute__((noinline)) _Noreturn void
+finish(struct greenlet_thread *t, greenlet *g, greenlet_message last) {
     if (t->hooks.on_finish)
         t->hooks.on_finish(g, last, t->hooks_data);
     if (g->side && g->side->locals)
@@ -366,6 +360,25 @@ _Noreturn void core_finish(greenlet_message last) {
     core_set_state(g, GREENLET_DEAD);
     core_set_away(t, g);
     backend_exit(t, g, to, last, how);
+}
+
+/* The ordinary, here: nobody wants to know, and the parent is near. */
+_Noreturn void core_finish(greenlet_message last) {
+    struct greenlet_thread *t = core_self;
+    greenlet *g = t->current;
+#if BACKEND_SHORT_WAYS
+    greenlet *parent = core_parent(g);
+    if (likely(last.status == 0 && !g->side && core_is_near(t, parent) &&
+               atomic_load_explicit(&t->fast, memory_order_relaxed) ==
+                   (uintptr_t)t)) {
+        core_set_state(g, GREENLET_DEAD);
+        core_set_tag(t, g, CORE_OVER);
+        t->current = parent;
+        counter_add(&t->counters.switches, 1);
+        backend_leave(t, last, g, parent);
+    }
+#endif
+    finish(t, g, last);
 }
 
 /* ---- Kill ------------------------------------------------------------- */
@@ -456,6 +469,8 @@ int greenlet_set_parent(greenlet *g, greenlet *parent) {
         if ((status = core_link_foreign(home, g)) != 0)
             return status;
         atomic_store(&core_moved, true);
+    } else if (core_state(g) == GREENLET_NEW) {
+        core_set_away(t, g); /* it may go where its new parent goes */
     }
     greenlet *old = core_parent(g);
     atomic_store_explicit(&g->parent, greenlet_ref(parent),

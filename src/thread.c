@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "backend.h"
+#include "slab.h"
 
 struct greenlet_thread core_nobody = {.fast = ~(uintptr_t)0};
 __thread struct greenlet_thread *core_self

@@ -38,6 +38,9 @@ struct backend_greenlet {
 
 enum { COPY_NO_LANE = 0xffff };
 
+#define BACKEND_GREENLET_INIT                                                  \
+    { .lane = COPY_NO_LANE }
+
 /* What a copying switch does, between its three calls from assembly. */
 struct copy_plan {
     void *frame, *run_sp; /* struct arch_copy: first                       */

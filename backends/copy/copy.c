@@ -405,7 +405,7 @@ static void save(struct greenlet_thread *t, struct copy_plan *p) {
             o->b.class == RESERVE_CLASS)
             core_set_away(t, o);
         else
-            core_set_refill(t, o);
+            core_set_tag(t, o, CORE_REFILL);
         counter_max(&t->counters.stack_high, (uint64_t)(o->b.base - sp));
     }
     /* Those that went entirely have left; during an exchange the one owner
@@ -473,7 +473,7 @@ evict(struct greenlet_thread *t, greenlet *to, char *sp, greenlet *o, size_t n,
     o->b.slice = slice;
     o->b.saved = (uint32_t)n;
     o->b.class = (uint8_t) class;
-    core_set_refill(t, o);
+    core_set_tag(t, o, CORE_REFILL);
     p->region->head = to;
     p->region->used = true;
     t->current = to;
@@ -604,7 +604,7 @@ static __attribute__((noinline)) void *fill_refill(struct greenlet_thread *t,
     char *sp = to->b.sp, *slice = to->b.slice;
 
     p->frame = NULL;
-    core_set_near_plain(t, to);
+    core_set_tag(t, to, 0);
     if (n == 0) { /* it starts */
         core_set_state(to, GREENLET_ACTIVE);
         counter_add(&t->counters.starts, 1);
@@ -638,7 +638,7 @@ void *arch_copy_fill(struct arch_copy *c) {
     p->frame = slice;
     to->b.slice = NULL;
     to->b.saved = 0;
-    core_set_near_plain(t, to);
+    core_set_tag(t, to, 0);
     counter_add(&t->counters.filled_bytes, n);
     move_small(sp + ARCH_FRAME_BYTES, slice + ARCH_FRAME_BYTES,
                n - ARCH_FRAME_BYTES);
@@ -656,7 +656,7 @@ int backend_adopt(struct greenlet_thread *t) {
     if (!regions || grow_reserve(t, t->lane_bytes + 65536) != 0)
         return -ENOMEM;
     if (in_place(t)) {
-        t->b.place = regions;
+        t->b.place = t->b.hand = regions; /* its memory is never opened */
         regions->head = t->main;
         regions->base = t->main->b.base;
         core_set_away(t, t->main);
@@ -753,42 +753,59 @@ switch_slow(struct greenlet_thread *t, greenlet *from, greenlet *to,
     return arch_switch_copy(m, how);
 }
 
-/* A plain start, on a lane that is open and can be had at once; else NULL. */
-static inline struct copy_region *ready_lane(struct greenlet_thread *t,
-                                             const greenlet *from,
-                                             const greenlet *to) {
-    struct copy_region *r = t->b.hand;
-    if (in_place(t) || to->b.lane != COPY_NO_LANE || !r->memory ||
-        r == &t->b.lanes[from->b.lane] || (r->head && r->used) ||
-        (core_parent(to) != from && shunned(t, r, from, to)))
-        return NULL;
-    return r;
-}
-
 greenlet_message backend_switch(struct greenlet_thread *t, greenlet *from,
                                 greenlet *to, greenlet_message m,
                                 unsigned how) {
-    struct copy_region *r;
-    if (unlikely(how || core_state(to) != GREENLET_NEW ||
-                 !(r = ready_lane(t, from, to))))
-        return switch_slow(t, from, to, m, how);
+    return switch_slow(t, from, to, m, how);
+}
+
+/* A plain start on a lane whose owner must go. */
+static __attribute__((noinline)) greenlet_message
+start_evicting(struct greenlet_thread *t, greenlet_message m, greenlet *to) {
+    const greenlet *from = t->current;
+    struct copy_region *r = t->b.hand;
+    if (unlikely(!r->memory || r->used || shunned(t, r, from, to)))
+        return core_switch(to, m);
+    to->serial = ++t->serial;
     to->b.base = r->base;
-    if (r->head) {
-        t->b.plan.region = r;
-        return arch_switch_copy(m, (uintptr_t)to);
-    }
-    core_commit(t, from, to, false);
-    return arch_switch(m, &from->b.sp, start(t, to, r));
+    t->b.plan.region = r;
+    return arch_switch_copy(m, (uintptr_t)to);
+}
+
+/* A plain start; here: on an open lane without owner. */
+greenlet_message backend_start(struct greenlet_thread *t, greenlet_message m,
+                               greenlet *to) {
+    greenlet *from = t->current;
+    struct copy_region *r = t->b.hand;
+    if (unlikely(!r->memory || r->head || core_parent(to) != from))
+        return start_evicting(t, m, to);
+    to->serial = ++t->serial;
+    to->b.base = r->base;
+    to->b.lane = (uint16_t)(r - t->b.lanes);
+    t->b.hand = r->next;
+    r->head = to;
+    t->current = to;
+    core_set_state(to, GREENLET_ACTIVE);
+    core_set_tag(t, to, 0);
+    counter_add(&t->counters.switches, 1);
+    to->b.sp = arch_prime(r->base, to->entry);
+    return arch_switch(m, &from->b.sp, to->b.sp);
+}
+
+/* For ever. */
+static _Noreturn inline void leave(struct greenlet_thread *t,
+                                   greenlet_message m, void *image) {
+#if ARCH_LEAVE
+    (void)t;
+    arch_leave(m, image);
+#else
+    arch_switch(m, &t->b.nowhere, image);
+    __builtin_unreachable();
+#endif
 }
 
 _Noreturn void backend_exit(struct greenlet_thread *t, greenlet *dying,
                             greenlet *to, greenlet_message m, unsigned how) {
-    if (likely(core_is_near(t, to) && !(how & HOW_AFTER))) {
-        core_commit(t, dying, to, false);
-        vacate(t, &t->b.lanes[dying->b.lane]);
-        arch_switch(m, &t->b.nowhere, to->b.sp);
-        __builtin_unreachable();
-    }
     int direct = survey(t, dying, to, true);
     if (direct < 0)
         core_fatal("no memory for a lane at a death", to, dying);
@@ -796,11 +813,16 @@ _Noreturn void backend_exit(struct greenlet_thread *t, greenlet *dying,
         struct copy_region *r = region_of(t, dying);
         void *image = commit(t, dying, to, how);
         vacate(t, r);
-        arch_switch(m, &t->b.nowhere, image);
-    } else {
-        arch_switch_copy(m, how);
+        leave(t, m, image);
     }
+    arch_switch_copy(m, how);
     __builtin_unreachable();
+}
+
+_Noreturn void backend_leave(struct greenlet_thread *t, greenlet_message m,
+                             greenlet *dying, greenlet *to) {
+    vacate(t, &t->b.lanes[dying->b.lane]);
+    leave(t, m, to->b.sp);
 }
 
 void backend_release(struct greenlet_thread *t, greenlet *g) {
