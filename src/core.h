@@ -274,7 +274,7 @@ static inline bool core_is_near(const struct greenlet_thread *t,
 
 static inline void core_set_tag(struct greenlet_thread *t, greenlet *g,
                                 uintptr_t tag) {
-    atomic_store_explicit(&g->home, (uintptr_t)t | tag, memory_order_relaxed);
+    atomic_store_explicit(&g->home, (uintptr_t)t + tag, memory_order_relaxed);
 }
 
 static inline void core_set_away(struct greenlet_thread *t, greenlet *g) {

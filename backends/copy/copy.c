@@ -69,8 +69,8 @@ static struct copy_region *region_of(const struct greenlet_thread *t,
 
 /* The class of n bytes, too high if it is not a fine one, and where in such a
  * slice they begin. */
-static inline unsigned fine_class(size_t n) {
-    return (unsigned)(ARCH_STACK_ALIGN % 16 ? (n - 1) / 16 : n / 16 - 1);
+static inline size_t fine_class(size_t n) {
+    return ARCH_STACK_ALIGN % 16 ? (n - 1) / 16 : n / 16 - 1;
 }
 
 static inline size_t fine_gap(size_t n) {
@@ -462,34 +462,32 @@ prepare(struct greenlet_thread *t, unsigned how, void *sp) {
 
 /* A plain switch, `to` suspended and away or new, on a lane whose owner `o`
  * must go, all n bytes of it to `slice`. Nothing can fail any more. The same
- * steps as in prepare(). */
+ * steps as in prepare(); `self`: o is the current greenlet. */
 static inline __attribute__((always_inline)) struct arch_copy *
 evict(struct greenlet_thread *t, greenlet *to, char *sp, greenlet *o, size_t n,
-      char *slice, unsigned class) {
+      char *slice, size_t class, bool self) {
     struct copy_plan *p = &t->b.plan;
-    greenlet *from = t->current;
-    char *bytes = o->b.sp, *low = sp;
+    struct copy_region *r = p->region;
+    char *bytes = o->b.sp;
 
     o->b.slice = slice;
     o->b.saved = (uint32_t)n;
     o->b.class = (uint8_t) class;
     core_set_tag(t, o, CORE_REFILL);
-    p->region->head = to;
-    p->region->used = true;
+    r->head = to;
+    r->used = true;
     t->current = to;
     counter_add(&t->counters.refills, 1);
     counter_add(&t->counters.saved_bytes, n);
     counter_max(&t->counters.stack_high, n);
     p->refill = true;
-    p->frame = sp;
-    if (o == from) {
-        p->frame = slice; /* its frame is assembly's to store */
-        low = to->b.sp;
+    p->run_sp = run_below(sp, self ? to->b.sp : sp);
+    p->frame = self ? slice : sp;
+    if (self) { /* its frame is assembly's to store */
         slice += ARCH_FRAME_BYTES;
-        bytes += ARCH_FRAME_BYTES;
+        bytes = sp + ARCH_FRAME_BYTES;
         n -= ARCH_FRAME_BYTES;
     }
-    p->run_sp = run_below(sp, low);
     if (class < SLICE_FINE_CLASSES)
         move_small(slice, bytes, n);
     else
@@ -497,9 +495,10 @@ evict(struct greenlet_thread *t, greenlet *to, char *sp, greenlet *o, size_t n,
     return arch_of(p);
 }
 
-/* What arch_copy_prepare() does not do by itself. */
+/* What the two below do not do by themselves. */
 static __attribute__((noinline)) struct arch_copy *
-prepare_refill(struct greenlet_thread *t, greenlet *to, char *sp, greenlet *o) {
+prepare_refill(struct greenlet_thread *t, greenlet *to, char *sp) {
+    greenlet *from = t->current, *o = t->b.plan.region->head;
     if (likely(o && core_is_near(t, o))) {
         size_t n = (size_t)(o->b.base - (char *)o->b.sp), room;
         unsigned class = slice_fit(n, &room);
@@ -507,32 +506,54 @@ prepare_refill(struct greenlet_thread *t, greenlet *to, char *sp, greenlet *o) {
         if (class < SLICE_PAGED_CLASSES)
             slot = slice_take(&t->b.slices, class);
         if (slot)
-            return evict(t, to, sp, o, n, slot + room - n, class);
+            return o == from
+                       ? evict(t, to, sp, o, n, slot + room - n, class, true)
+                       : evict(t, to, sp, o, n, slot + room - n, class, false);
     }
     t->victim = NULL;
-    t->b.plan.from = t->current;
+    t->b.plan.from = from;
     t->b.plan.to = to;
     t->b.plan.dying = false;
     return prepare(t, 0, sp);
 }
 
-/* On the caller's stack; sp is where its frame belongs. The most common case
- * has only tail calls in its way: no register needs to be saved. */
+/* A warm slot for n bytes; NULL: not that easily. */
+static inline char *warm_slot(struct greenlet_thread *t, size_t n) {
+    size_t class = fine_class(n);
+    return likely(class < SLICE_FINE_CLASSES)
+               ? slice_take_warm(&t->b.slices, class)
+               : NULL;
+}
+
+/* The owner is another than the current greenlet. */
+static __attribute__((noinline)) struct arch_copy *
+prepare_for_other(struct greenlet_thread *t, greenlet *to, char *sp) {
+    greenlet *o = t->b.plan.region->head;
+    if (likely(o && core_is_near(t, o))) {
+        size_t n = (size_t)(o->b.base - (char *)o->b.sp);
+        char *slot = warm_slot(t, n);
+        if (likely(slot))
+            return evict(t, to, sp, o, n, slot + fine_gap(n), fine_class(n),
+                         false);
+    }
+    return prepare_refill(t, to, sp);
+}
+
+/* On the caller's stack; sp is where its frame belongs. The most common cases
+ * have only tail calls in their way: no register needs to be saved. */
 struct arch_copy *arch_copy_prepare(uintptr_t how, void *sp) {
     struct greenlet_thread *t = core_self;
     if (unlikely(how <= HOW_ALL))
         return prepare(t, (unsigned)how, sp);
-    greenlet *to = (greenlet *)how, *o = t->b.plan.region->head;
-    t->current->b.sp = sp;
-    if (likely(o && core_is_near(t, o))) {
-        size_t n = (size_t)(o->b.base - (char *)o->b.sp);
-        unsigned class = fine_class(n);
-        char *slot;
-        if (likely(class < SLICE_FINE_CLASSES &&
-                   (slot = slice_take_warm(&t->b.slices, class))))
-            return evict(t, to, sp, o, n, slot + fine_gap(n), class);
-    }
-    return prepare_refill(t, to, sp, o);
+    greenlet *to = (greenlet *)how, *from = t->current;
+    from->b.sp = sp;
+    if (t->b.plan.region->head != from)
+        return prepare_for_other(t, to, sp);
+    size_t n = (size_t)(from->b.base - (char *)sp);
+    char *slot = warm_slot(t, n);
+    if (unlikely(!slot))
+        return prepare_refill(t, to, sp);
+    return evict(t, to, sp, from, n, slot + fine_gap(n), fine_class(n), true);
 }
 
 /* One pass over what both have, from the common base down; then the rest of
@@ -631,7 +652,7 @@ void *arch_copy_fill(struct arch_copy *c) {
     greenlet *to = t->current;
     char *sp = to->b.sp, *slice = to->b.slice;
     size_t n = to->b.saved;
-    unsigned class = fine_class(n);
+    size_t class = fine_class(n);
     if (unlikely(class >= SLICE_FINE_CLASSES || !is_plain_image(slice) ||
                  !slice_give_warm(&t->b.slices, slice - fine_gap(n), class)))
         return fill_refill(t, p);

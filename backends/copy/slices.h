@@ -82,7 +82,7 @@ static inline struct slice_page *slice_page_of(void *slice) {
 }
 
 /* The one that was given last, if it is still here; else NULL. */
-static inline void *slice_take_warm(struct slice_pool *pool, unsigned class) {
+static inline void *slice_take_warm(struct slice_pool *pool, size_t class) {
     void *slice = pool->warm[class];
     pool->warm[class] = NULL;
     return slice;
@@ -97,7 +97,7 @@ static inline void *slice_take(struct slice_pool *pool, unsigned class) {
 
 /* If there is no other; else false. */
 static inline bool slice_give_warm(struct slice_pool *pool, void *slice,
-                                   unsigned class) {
+                                   size_t class) {
     if (unlikely(pool->warm[class]))
         return false;
     pool->warm[class] = slice;
