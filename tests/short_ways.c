@@ -206,6 +206,63 @@ TEST(contract_26_a_start_that_evicts) {
         test_join(test_thread(start_without_memory, V(lanes)));
 }
 
+/* Memory fails again and again amid very many, at the n-th request of each
+ * kind of step; afterwards each of them has all its bytes. */
+static unsigned failures;
+
+static greenlet_message entry_of_many(void *value) {
+    uint64_t words[16], seed = (uint64_t)I(value);
+    faults_disarm();
+    for (int i = 0; i < 16; i++)
+        words[i] = test_random(&seed);
+    greenlet_message m = back(I(value));
+    faults_disarm();
+    seed = (uint64_t)I(value);
+    for (int i = 0; i < 16; i++)
+        CHECK(words[i] == test_random(&seed));
+    return m;
+}
+
+static greenlet_message try_to(greenlet *g, unsigned k) {
+    greenlet_message m = val(0);
+    for (unsigned n = k % 3 ? 0 : 1;; n = 0) {
+        if (n)
+            faults_arm(1 + k % 2, FAULTS_FOREVER);
+        m = greenlet_switch(g, V(k));
+        faults_disarm();
+        if (m.status != -ENOMEM)
+            return m;
+        CHECK_PTR(greenlet_current(), greenlet_main());
+        failures++;
+    }
+}
+
+TEST(contract_26_no_memory_amid_very_many) {
+    static unsigned n, k;
+    static greenlet **all;
+    bool own_stacks = !test_is_copy();
+    n = own_stacks ? test_amount(500, 4000) : test_amount(20000, 1000000);
+    all = calloc(n, sizeof(*all));
+    for (k = 0; k < n; k++) {
+        if (k % 100 == 7) {
+            faults_arm(1, FAULTS_FOREVER);
+            all[k] = greenlet_new(entry_of_many, NULL);
+            faults_disarm();
+            failures += !all[k];
+        }
+        if (!all[k])
+            all[k] = spawn(entry_of_many);
+        CHECK_MSG(try_to(all[k], k), k, 0);
+    }
+    for (k = n; k-- > 0;) {
+        CHECK_MSG(try_to(all[k], k), k, 0);
+        greenlet_unref(all[k]);
+    }
+    free(all);
+    test_say("%u failures", failures);
+    CHECK(failures > 0);
+}
+
 /* Each start and each return in its place among the counters. */
 static void *counted(void *unused) {
     static greenlet *two[2];
