@@ -15,6 +15,8 @@ import sys
 from pathlib import Path
 
 import common
+import fuzz
+import soak
 from common import Problem, say
 
 OUTPUT_LINES = 60  # of a failed case
@@ -257,6 +259,17 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     how.add_argument("--full", action="store_true",
                      help="they make many more, and all is repeated with "
                      "clang as the compiler")
+    how.add_argument("--fuzz", type=float, metavar="SECONDS",
+                     help="instead of the tests: random programs for so long, "
+                     "on a model of the contract and on every backend")
+    how.add_argument("--soak", type=float, metavar="MINUTES",
+                     help="instead of the tests: greenlets without end for so "
+                     "long, every byte of their stacks looked at")
+    parser.add_argument("--switches", type=float, metavar="N",
+                        help="with --soak, which is ignored then: so many in "
+                        "all")
+    parser.add_argument("--seed", type=int, metavar="N",
+                        help="with --fuzz: the first program")
     parser.add_argument("--backend", action="append", default=[], metavar="B",
                         help="only this backend (may be repeated): "
                         + ", ".join(common.backends()))
@@ -295,6 +308,14 @@ def cross_options(arch: str) -> list[str]:
 
 def main(arguments: list[str]) -> int:
     options = parse(arguments)
+    try:
+        if options.fuzz is not None:
+            return fuzz.fuzz(options.fuzz, options.backend, options.seed)
+        if options.soak is not None:
+            return soak.soak(options.soak, options.switches, options.backend)
+    except Problem as problem:
+        say(f"tools/test: {problem}")
+        return 1
     setup = ["-Dvariants=true", "-Dwerror=true", "--buildtype=debugoptimized"]
     builds: list[tuple[str, str, dict[str, str]]] = [("test", "", {})]
     cases: list[Case] = []
