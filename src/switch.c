@@ -93,8 +93,11 @@ static int resolve(struct greenlet_thread *t, greenlet *g) {
     greenlet_entry *entry = g->entry;
     greenlet_ref(g);
     int status = t->hooks.resolve_entry(g, &entry, t->hooks_data);
-    if (status == 0 && core_state(g) == GREENLET_NEW)
+    if (status == 0 && core_state(g) == GREENLET_NEW) {
         g->entry = entry;
+        if (!entry && core_home(g) == t)
+            core_set_away(t, g); /* not ready any more */
+    }
     greenlet_unref(g);
     return status < 0 ? status : 1;
 }
@@ -235,7 +238,7 @@ static void bury(struct greenlet_thread *t, greenlet *to) {
     for (greenlet *g = t->victim; g != to; g = core_parent(g))
         if (core_state(g) == GREENLET_NEW) {
             core_set_state(g, GREENLET_DEAD);
-            core_set_away(t, g);
+            core_set_away(core_home(g), g); /* not ready any more */
         }
     t->victim = NULL;
 }

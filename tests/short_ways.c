@@ -89,6 +89,59 @@ TEST(contract_14_a_new_one_follows_its_new_parent) {
     test_join(thread);
 }
 
+/* One that died unstarted stays where it was: not where its message went. */
+static void *starts_the_parent(void *unused) {
+    (void)unused;
+    gate_wait(&gate, 2);
+    CHECK_MSG(greenlet_throw(b, GREENLET_EXIT, V(4)), 5, 0);
+    CHECK_MSG(go(b, 1), 0, -EPERM);
+    gate_reach(&gate, 3);
+    return NULL;
+}
+
+static void *is_given_one(void *unused) {
+    (void)unused;
+    elsewhere = greenlet_ref(greenlet_current());
+    gate_reach(&gate, 1);
+    return starts_the_parent(NULL);
+}
+
+TEST(contract_13_one_that_died_unstarted_stays_at_home) {
+    pthread_t thread = test_thread(is_given_one, NULL);
+    gate_wait(&gate, 1);
+    a = spawn(entry_noting);
+    b = spawn_under(entry_noting, a);
+    CHECK_EQ(greenlet_set_parent(a, elsewhere), 0);
+    gate_reach(&gate, 2);
+    gate_wait(&gate, 3);
+    test_join(thread);
+    CHECK_STR(notes(), "e");
+    CHECK_MSG(go(b, 3), 0, -EOWNERDEAD); /* its parent's parent was there */
+    greenlet_unref(b);
+    greenlet_unref(a);
+    greenlet_unref(elsewhere);
+}
+
+/* A hook may take the entry away again. */
+static int resolve_to_none(greenlet *g, greenlet_entry **entry, void *data) {
+    (void)g;
+    (void)data;
+    *entry = NULL;
+    return 0;
+}
+
+TEST(contract_22_an_entry_that_was_taken_away) {
+    greenlet_hooks hooks = GREENLET_HOOKS_INIT;
+    hooks.resolve_entry = resolve_to_none;
+    a = spawn(entry_noting);
+    CHECK_EQ(greenlet_set_hooks(&hooks, NULL), 0);
+    CHECK_MSG(go(a, 1), 0, -EINVAL);
+    CHECK_EQ(greenlet_set_hooks(NULL, NULL), 0);
+    CHECK_MSG(go(a, 1), 0, -EINVAL);
+    CHECK_STR(notes(), "");
+    greenlet_unref(a);
+}
+
 /* ---- A dead one ------------------------------------------------------------
  */
 
