@@ -331,7 +331,13 @@ greenlet_message core_kill(struct greenlet_thread *t, greenlet *g,
 struct greenlet_thread *core_thread_of(const greenlet *g);
 
 /* greenlet.c */
+/* Its last reference is gone; it is at home here, or its home has exited. */
 void core_last_reference(struct greenlet_thread *t, greenlet *g);
+/* Gives `g`, marked SHARED_QUEUED by the caller, to the queue of `t`. True if
+ * that and its home have exited, and nobody refers to it. */
+bool core_hand_over(struct greenlet_thread *t, greenlet *g);
+/* Its maker has no references any more. True: nobody has; see above. */
+bool core_merge(greenlet *g);
 void core_free(greenlet *g);
 bool core_unreferenced(greenlet *g);
 void core_unref_quietly(greenlet *g); /* nothing ends if it was the last */

@@ -32,54 +32,57 @@ greenlet *greenlet_ref(greenlet *g) {
     return g;
 }
 
-/* Hands `g`, whose SHARED_QUEUED the caller has just set, to a queue. */
-static void enqueue(struct greenlet_thread *t, greenlet *g) {
+bool core_hand_over(struct greenlet_thread *t, greenlet *g) {
+    struct greenlet_thread *home = core_home(g);
     if (core_enqueue(t, g) == 0)
-        return;
-    /* The thread has exited. Its references were merged then, and `g` was
-     * left to us; unless a fork took the thread away: then nobody can tell
-     * the count. */
+        return false;
+    /* That was its maker, and has exited: the references are merged now. */
+    if (home != t && home != core_self && core_enqueue(home, g) == 0)
+        return false;
+    /* Or a fork took the thread away: then nobody can tell the count. */
     int32_t s = atomic_fetch_and(&g->shared, ~SHARED_QUEUED);
-    if (s & SHARED_MERGED && count_of(s) == 0)
-        core_free(g);
+    return s & SHARED_MERGED && count_of(s) == 0;
 }
 
-/* Nobody refers to `g` any more: another thread's is queued there, once. */
-static void queue_at(struct greenlet_thread *t, greenlet *g) {
-    if (!(atomic_fetch_or(&g->shared, SHARED_QUEUED) & SHARED_QUEUED))
-        enqueue(t, g);
-}
-
-/* Drops a reference. True if it was the last and its end is the caller's to
- * arrange. */
-static bool drop(greenlet *g) {
-    struct greenlet_thread *maker = slab_maker(g);
-    if (maker == core_self && g->refs) {
-        if (--g->refs)
-            return false;
-        int32_t s = atomic_load_explicit(&g->shared, memory_order_acquire);
-        if (s == 0 && core_home(g) == core_self)
-            /* Nobody else has ever touched it, so nobody can now. (A home
-             * elsewhere can: it may find it on its list.) */
-            atomic_store_explicit(&g->shared, SHARED_MERGED,
-                                  memory_order_relaxed);
-        else
-            s = atomic_fetch_or(&g->shared, SHARED_MERGED);
-        return count_of(s) == 0 && !(s & SHARED_QUEUED);
-    }
-    /* Below zero and the mark in one step: who sees the one sees the other,
-     * so that `g` stays alive until the maker has looked at it. */
+/* Adds `n` to the shared references, and flags. Below zero the maker has to
+ * look at `g`; at zero, with all references counted here, its home has: which
+ * can still find it without a reference (a shutdown lists all that live) and
+ * end it. So the mark is set in the same step, and `g` stays alive until it
+ * has come to the queue and out of it. True: that was the last reference, and
+ * the end is the caller's to arrange: `g` is at home here, or its home has
+ * exited. */
+static bool change(greenlet *g, int32_t n, int32_t flags) {
+    struct greenlet_thread *maker = slab_maker(g), *home = core_home(g);
     int32_t s = atomic_load_explicit(&g->shared, memory_order_relaxed), next;
-    bool below;
+    bool below, last;
     do {
-        next = s - SHARED_ONE;
-        below = !(s & (SHARED_MERGED | SHARED_QUEUED)) && count_of(next) < 0;
-        if (below)
+        next = (s + n * SHARED_ONE) | flags;
+        below = !(next & (SHARED_MERGED | SHARED_QUEUED)) && count_of(next) < 0;
+        last = next & SHARED_MERGED && !(next & SHARED_QUEUED) &&
+               count_of(next) == 0;
+        if (below || (last && home != core_self))
             next |= SHARED_QUEUED;
     } while (!atomic_compare_exchange_weak(&g->shared, &s, next));
     if (below)
-        enqueue(maker, g);
-    return s & SHARED_MERGED && !(s & SHARED_QUEUED) && count_of(next) == 0;
+        return core_hand_over(maker, g);
+    return last && (home == core_self || core_hand_over(home, g));
+}
+
+bool core_merge(greenlet *g) { return change(g, 0, SHARED_MERGED); }
+
+/* Drops a reference; true as above. */
+static bool drop(greenlet *g) {
+    if (slab_maker(g) != core_self || !g->refs)
+        return change(g, -1, 0);
+    if (--g->refs)
+        return false;
+    if (atomic_load_explicit(&g->shared, memory_order_acquire) == 0 &&
+        core_home(g) == core_self) {
+        /* Nobody else has ever touched it, so nobody can now. */
+        atomic_store_explicit(&g->shared, SHARED_MERGED, memory_order_relaxed);
+        return true;
+    }
+    return core_merge(g);
 }
 
 void greenlet_unref(greenlet *g) {
@@ -134,14 +137,14 @@ static void kill_unreferenced(struct greenlet_thread *t, greenlet *g) {
 }
 
 void core_last_reference(struct greenlet_thread *t, greenlet *g) {
-    struct greenlet_thread *home = core_home(g);
-    if (home != t ||
-        atomic_load_explicit(&home->exited, memory_order_relaxed)) {
-        queue_at(home, g);
+    if (atomic_load_explicit(&core_home(g)->exited, memory_order_relaxed)) {
+        core_free(g);
     } else if (g->flags & CORE_MAIN) {
         greenlet_ref(g); /* the library's own comes back */
     } else if (t->slow & SLOW_FORBID) {
-        queue_at(t, g); /* somebody may be looking at it */
+        /* Somebody may be looking at it. */
+        atomic_fetch_or(&g->shared, SHARED_QUEUED);
+        core_enqueue(t, g);
     } else if (core_state(g) != GREENLET_ACTIVE) {
         core_free(g);
     } else if (g == t->current) {
@@ -222,8 +225,7 @@ void core_free(greenlet *g) {
         g = parent;
         struct greenlet_thread *home = core_home(g);
         if (!atomic_load(&home->exited) &&
-            (home != core_self || core_state(g) == GREENLET_ACTIVE ||
-             home->slow & SLOW_FORBID)) {
+            (core_state(g) == GREENLET_ACTIVE || home->slow & SLOW_FORBID)) {
             core_last_reference(core_self, g);
             return;
         }

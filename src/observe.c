@@ -112,6 +112,14 @@ static bool walk_one(greenlet *g, void *arg) {
     return w->result != 0;
 }
 
+/* Others may add to the list meanwhile, at its front. */
+static greenlet *foreign_after(struct greenlet_thread *t, const greenlet *g) {
+    pthread_mutex_lock(&t->lock);
+    greenlet *next = g ? g->side->foreign_next : t->foreign;
+    pthread_mutex_unlock(&t->lock);
+    return next;
+}
+
 int greenlet_walk(int (*visit)(greenlet *g, void *data), void *data) {
     struct greenlet_thread *t = core_self;
     if (!visit)
@@ -122,8 +130,8 @@ int greenlet_walk(int (*visit)(greenlet *g, void *data), void *data) {
     unsigned forbidden = t->slow & SLOW_FORBID;
     core_slow_on(t, SLOW_FORBID);
     if (!slab_visit(t, walk_one, &w))
-        for (greenlet *g = t->foreign; g && !walk_one(g, &w);)
-            g = g->side->foreign_next;
+        for (greenlet *g = NULL; (g = foreign_after(t, g)) && !walk_one(g, &w);)
+            ;
     if (!forbidden)
         core_slow_off(t, SLOW_FORBID);
     return w.result;

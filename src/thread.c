@@ -282,18 +282,24 @@ int core_enqueue(struct greenlet_thread *t, greenlet *g) {
     return 0;
 }
 
-/* One entry: if this thread made it, its two counts are added up. */
+/* One entry: one that this thread made has its two counts added up; one at
+ * home here that nobody refers to ends. */
 static void handle(struct greenlet_thread *t, greenlet *g) {
+    struct greenlet_thread *home = core_home(g);
+    if (home != t && atomic_load(&g->shared) & SHARED_MERGED) {
+        if (core_hand_over(home, g)) /* still marked */
+            core_last_reference(t, g);
+        return;
+    }
     int32_t s = atomic_fetch_and(&g->shared, ~SHARED_QUEUED);
+    bool last = s & SHARED_MERGED && s >> 2 == 0;
     if (slab_maker(g) == t && !(s & SHARED_MERGED)) {
         int32_t n = s >> 2;
         atomic_fetch_sub(&g->shared, n * SHARED_ONE);
         g->refs = (uint32_t)((int32_t)g->refs + n);
-        if (g->refs)
-            return;
-        s = atomic_fetch_or(&g->shared, SHARED_MERGED);
+        last = g->refs == 0 && core_merge(g);
     }
-    if (s >> 2 == 0 && !(atomic_load(&g->shared) & SHARED_QUEUED))
+    if (last)
         core_last_reference(t, g);
 }
 
@@ -374,21 +380,38 @@ static bool end_greenlet(greenlet *g, void *arg) {
 }
 
 /* The maker's share of the references joins the others'. If the sum is zero
- * nobody else can touch it, and it is collected. */
+ * it is collected, marked: its home, if that is another thread, may look at it
+ * until it is handed over. */
 static bool merge(greenlet *g, void *arg) {
     greenlet **unreferenced = arg;
-    if (atomic_load(&g->shared) & SHARED_MERGED)
+    int32_t s = atomic_load(&g->shared), next;
+    bool last;
+    if (s & SHARED_MERGED)
         return false;
-    int32_t refs = (int32_t)g->refs;
+    do {
+        next = (s + (int32_t)g->refs * SHARED_ONE) | SHARED_MERGED;
+        /* Marked, but not in the queue any more: who marked it comes too late
+         * and will look at it. */
+        last = next >> 2 == 0 && !(s & SHARED_QUEUED);
+    } while (!atomic_compare_exchange_weak(&g->shared, &s,
+                                           last ? next | SHARED_QUEUED : next));
     g->refs = 0;
-    int32_t s = atomic_fetch_add(&g->shared, refs * SHARED_ONE + SHARED_MERGED);
-    /* Marked, but not in the queue any more: who marked it comes too late
-     * and will look at it. */
-    if ((s >> 2) + refs == 0 && !(s & SHARED_QUEUED)) {
+    if (last) {
         g->queue_next = *unreferenced;
         *unreferenced = g;
     }
     return false;
+}
+
+/* Takes `g` out of the queue. If nobody refers to it, it stays marked. */
+static bool unmark(greenlet *g) {
+    int32_t s = atomic_load(&g->shared);
+    do {
+        if (s & SHARED_MERGED && s >> 2 == 0)
+            return false;
+    } while (!atomic_compare_exchange_weak(&g->shared, &s,
+                                           s & ~(int32_t)SHARED_QUEUED));
+    return true;
 }
 
 void core_unlock(struct greenlet_thread *t) {
@@ -428,8 +451,7 @@ static void thread_exit(void *arg) {
         end_greenlet(g, t);
     for (greenlet *g = atomic_load(&t->queue), *next; g; g = next) {
         next = g->queue_next;
-        int32_t s = atomic_fetch_and(&g->shared, ~SHARED_QUEUED);
-        if (s & SHARED_MERGED && s >> 2 == 0) {
+        if (!unmark(g)) {
             g->queue_next = unreferenced;
             unreferenced = g;
         }
@@ -445,7 +467,8 @@ static void thread_exit(void *arg) {
     core_self = &core_nobody;
     for (greenlet *next; unreferenced; unreferenced = next) {
         next = unreferenced->queue_next;
-        core_last_reference(core_self, unreferenced);
+        if (core_hand_over(core_home(unreferenced), unreferenced))
+            core_last_reference(core_self, unreferenced);
     }
     greenlet_unref(t->main);
     errno = saved;

@@ -603,3 +603,105 @@ TEST(contract_18_shutdown_while_others_make) {
     test_join(y);
     greenlet_drain();
 }
+
+/* The same in slow motion: on x86 the last reference is dropped one instruction
+ * at a time (the trap flag), with a moment for the home between any two;
+ * elsewhere a timer makes everybody pause somewhere. */
+#if defined(__x86_64__) || defined(__i386__)
+#include <x86intrin.h>
+
+static bool stepping;
+
+static void a_moment(int signal) {
+    (void)signal;
+    struct timespec shortest = {0, 1};
+    nanosleep(&shortest, NULL);
+}
+
+static void slow_motion(bool on) {
+    const unsigned trap_flag = 0x100;
+    if (stepping)
+        __writeeflags(on ? __readeflags() | trap_flag
+                         : __readeflags() & ~trap_flag);
+}
+
+static void prepare_slow_motion(void) {
+    struct sigaction act = {.sa_handler = a_moment, .sa_flags = SA_RESTART};
+    sigaction(SIGTRAP, &act, NULL);
+    stepping = !test_has_tsan(); /* which puts off signals */
+    if (!stepping)
+        pause_often();
+}
+#else
+static void slow_motion(bool on) { (void)on; }
+static void prepare_slow_motion(void) { pause_often(); }
+#endif
+
+static void *drops_slowly(void *arg) {
+    greenlet_options o = GREENLET_OPTIONS_INIT;
+    o.parent = boss;
+    for (unsigned i = test_amount(40, 600); i--;) {
+        greenlet *g = greenlet_new(entry_echo, &o);
+        slow_motion(true);
+        greenlet_unref(g);
+        slow_motion(false);
+    }
+    atomic_fetch_add(&done, 1);
+    return arg;
+}
+
+TEST(contract_16_dropped_elsewhere_while_home_looks) {
+    boss = greenlet_current();
+    prepare_slow_motion();
+    pthread_t x = test_thread(drops_slowly, NULL),
+              y = test_thread(drops_slowly, NULL);
+    while (atomic_load(&done) < 2) {
+        CHECK_EQ(greenlet_thread_shutdown(), 0);
+        greenlet_drain();
+        sched_yield();
+    }
+    pause_no_more();
+    test_join(x);
+    test_join(y);
+    greenlet_drain();
+}
+
+/* The maker exits and finds out then that nobody refers to some. */
+static void *makes_and_exits(void *unused) {
+    (void)unused;
+    greenlet_options o = GREENLET_OPTIONS_INIT;
+    o.parent = boss;
+    for (int i = 0; i < 20; i++)
+        many[i] = greenlet_new(entry_echo, &o);
+    atomic_store(&done, 1);
+    while (atomic_load(&done) == 1)
+        sched_yield();
+    return NULL;
+}
+
+static void *shows_its_end(void *thread) {
+    test_join(*(pthread_t *)thread);
+    atomic_store(&done, 3);
+    return NULL;
+}
+
+TEST(contract_18_maker_exits_while_home_looks) {
+    static pthread_t x;
+    boss = greenlet_current();
+    for (int round = 0; round < 10; round++) {
+        atomic_store(&done, 0);
+        x = test_thread(makes_and_exits, NULL);
+        pthread_t y = test_thread(shows_its_end, &x);
+        while (atomic_load(&done) == 0)
+            sched_yield();
+        for (int i = 0; i < 20; i++)
+            greenlet_unref(many[i]); /* left to the maker to add up */
+        atomic_store(&pause_ns, 1000000);
+        atomic_store(&done, 2);
+        while (atomic_load(&done) != 3)
+            CHECK_EQ(greenlet_thread_shutdown(), 0);
+        atomic_store(&pause_ns, 0);
+        test_join(y);
+        greenlet_drain();
+    }
+}
