@@ -4,7 +4,8 @@
  *   backend_state.h  struct backend_greenlet (embedded first in every
  *                    greenlet, zero at first), struct backend_thread
  *                    (embedded in every thread, zero at first) and
- *                    BACKEND_NAME;
+ *                    BACKEND_NAME; and BACKEND_SWITCHES_SHADOW_STACKS, if
+ *                    it does;
  *   backend_resume.h the inline backend_resume(); those that switch with
  *                    arch/ share the one there;
  *   *.c              the functions below.

@@ -211,7 +211,8 @@ extern __thread struct greenlet_thread *core_self
 extern struct greenlet_thread core_nobody;
 
 /* thread.c */
-struct greenlet_thread *core_adopt(void);     /* NULL: no memory */
+struct greenlet_thread *core_adopt(void);     /* NULL: core_no_thread() */
+int core_no_thread(void);                     /* -ENOMEM, -ENOTSUP         */
 void core_refresh(struct greenlet_thread *t); /* recompute `fast` */
 void core_drain(struct greenlet_thread *t);
 int core_enqueue(struct greenlet_thread *t, greenlet *g);
@@ -356,6 +357,9 @@ void slab_destroy(struct greenlet_thread *t);
 
 /* local.c */
 void core_run_destructors(struct greenlet_thread *t, greenlet *g);
+
+/* shadow.c: is a shadow stack active in this thread? */
+bool core_shadow_stack(void);
 
 /* overflow.c */
 int overflow_thread(struct greenlet_thread *t);

@@ -282,7 +282,7 @@ static int make(struct greenlet_thread *t, greenlet *g, greenlet_entry *entry,
 greenlet *greenlet_new(greenlet_entry *entry, const greenlet_options *o) {
     greenlet_options options;
     struct greenlet_thread *t = core_thread();
-    int status = t ? read_options(&options, o) : -ENOMEM;
+    int status = t ? read_options(&options, o) : core_no_thread();
     if (status == 0 && !entry && !t->hooks.resolve_entry)
         status = -EINVAL;
     if (status == 0) {

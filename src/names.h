@@ -27,6 +27,8 @@
 #define core_kill greenlet_core_kill
 #define core_thread_of greenlet_core_thread_of
 #define core_last_reference greenlet_core_last_reference
+#define core_no_thread greenlet_core_no_thread
+#define core_shadow_stack greenlet_core_shadow_stack
 #define core_hand_over greenlet_core_hand_over
 #define core_merge greenlet_core_merge
 #define core_free greenlet_core_free
