@@ -46,6 +46,10 @@ void backend_abandon(struct greenlet_thread *t);
 int backend_init(struct greenlet_thread *t, greenlet *g,
                  const greenlet_options *o);
 
+/* A new greenlet, which another thread's parent was given, would belong to `t`
+ * from now on: 0, or -E2BIG as backend_init would have said there. */
+int backend_welcome(struct greenlet_thread *t, const greenlet *g);
+
 /* backend_resume.h:
  *
  *   static inline greenlet_message

@@ -162,7 +162,8 @@ GREENLET_API greenlet *greenlet_parent(const greenlet *g);
 /* Makes `parent` the parent of `g`. Returns 0, or -EINVAL (NULL, `g` is a
  * main greenlet), -ELOOP (`g` is an ancestor of `parent`), -EPERM (`g` is
  * another thread's, or `parent` is and `g` has started), -EOWNERDEAD
- * (parent's thread has exited), -ENOMEM.
+ * (parent's thread has exited), -E2BIG (`g` wants a larger stack than a lane of
+ * the parent's thread is), -ENOMEM.
  * [no switch, may allocate, statuses]                         Contract: 12 */
 GREENLET_API int greenlet_set_parent(greenlet *g, greenlet *parent);
 

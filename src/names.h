@@ -74,6 +74,7 @@
 #define backend_adopt greenlet_backend_adopt
 #define backend_abandon greenlet_backend_abandon
 #define backend_init greenlet_backend_init
+#define backend_welcome greenlet_backend_welcome
 #define backend_switch greenlet_backend_switch
 #define backend_exit greenlet_backend_exit
 #define backend_release greenlet_backend_release

@@ -15,7 +15,8 @@
 struct copy_region;
 
 struct backend_greenlet {
-    void *sp;       /* suspended: where the register frame stands          */
+    void *sp;       /* suspended: where the register frame stands; new: how
+                     * many bytes of stack it wants, as a number           */
     char *base;     /* the high end of its addresses; NULL: never started  */
     char *slice;    /* the saved bytes [sp, sp + saved); NULL: none        */
     greenlet *next; /* in its region's chain: the next owner above         */
