@@ -81,7 +81,13 @@ static inline uint64_t counter_get(const core_counter *c) {
 }
 
 static inline void counter_set(core_counter *c, uint64_t n) {
+#if defined(__riscv) && !defined(__clang__) && __GNUC__ < 14
+    /* gcc before 14 makes an exchange of the line below (amoswap). An aligned
+     * word that is volatile is written by one store, too. */
+    *(volatile uint64_t *)(void *)c = n;
+#else
     atomic_store_explicit(c, n, memory_order_relaxed);
+#endif
 }
 
 static inline void counter_add(core_counter *c, uint64_t n) {
