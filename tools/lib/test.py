@@ -17,6 +17,7 @@ from pathlib import Path
 import common
 import fuzz
 import soak
+import sysroot
 from common import Problem, say
 
 OUTPUT_LINES = 60  # of a failed case
@@ -296,13 +297,19 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     return options
 
 
-def cross_options(arch: str) -> list[str]:
+def cross_options(arch: str, cases: list[Case]) -> list[str]:
     """Meson's options to build for another CPU family and run the result."""
     folder = common.ROOT / "tools" / "cross"
     triplet = common.ARCHITECTURES[arch]
     if not shutil.which(triplet + "-gcc"):
         raise Problem(f"{triplet}-gcc is missing (tools/setup arch-{arch})")
-    return [f"--cross-file={folder / (triplet + '.ini')}",
+    files = [folder / (triplet + ".ini")]
+    try:
+        files.append(sysroot.cross_file(arch, files[0]))
+    except Problem as problem:
+        cases.append(Case(f"{arch}, libunwind and expat", "", "skipped",
+                          str(problem)))
+    return [*(f"--cross-file={file}" for file in files),
             "-Dbenchmarks=disabled"]
 
 
@@ -333,7 +340,7 @@ def main(arguments: list[str]) -> int:
         try:
             arch = folder.removeprefix("test-") if prefix.rstrip(
                 ", ") in common.ARCHITECTURES else ""
-            cross = cross_options(arch) if arch else []
+            cross = cross_options(arch, cases) if arch else []
             path = common.build(folder, setup + cross, compilers)
             run = Run(path, prefix, options, slow=bool(arch))
             cases += run.run()
