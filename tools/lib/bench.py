@@ -216,7 +216,7 @@ def run(options: argparse.Namespace) -> int:
         signal.signal(number, signal.SIG_IGN)
     files = keep(measurement, options)
     if data.rows:
-        bench_tables.show(data, options.base, {peer.name for peer in peers})
+        bench_tables.show(data, options.base)
     if options.report and data.rows:
         files = [file for file in files
                  if Path(file).parent != Path(options.report)]

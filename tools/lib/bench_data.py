@@ -101,6 +101,7 @@ class Data:
     """All rows of a run, and what must be known to read them.
 
     context   Google Benchmark's, with ours: machine, versions, the command
+    peers     those of the contestants that are not ours
     left_out  contestants (or contestant/workload) and why they are missing
     complete  False: interrupted, and `rounds` were not all made
     """
@@ -109,6 +110,7 @@ class Data:
     rows: dict[str, Row] = dataclasses.field(default_factory=dict)
     left_out: dict[str, str] = dataclasses.field(default_factory=dict)
     contestants: list[str] = dataclasses.field(default_factory=list)
+    peers: list[str] = dataclasses.field(default_factory=list)
     base: str = ""
     rounds: int = 0
     complete: bool = True
@@ -170,7 +172,8 @@ class Data:
             benchmarks.append(entry)
         bench = {"format": FORMAT, "complete": self.complete,
                  "rounds": self.rounds, "base": self.base,
-                 "contestants": self.contestants, "left_out": self.left_out}
+                 "contestants": self.contestants, "peers": self.peers,
+                 "left_out": self.left_out}
         return {"context": self.context, "bench": bench,
                 "benchmarks": benchmarks}
 
@@ -190,6 +193,7 @@ class Data:
         data = cls(context=document.get("context", {}),
                    left_out=bench.get("left_out", {}),
                    contestants=bench.get("contestants", []),
+                   peers=bench.get("peers", []),
                    base=bench.get("base", ""),
                    rounds=bench.get("rounds", 0),
                    complete=bench.get("complete", True))

@@ -67,6 +67,8 @@ def describe() -> dict[str, str]:
         "distribution": distribution(),
         "C library": " ".join(platform.libc_ver()),
         "Meson": one_line("meson", "--version"),
+        "Google Benchmark": one_line("pkg-config", "--modversion",
+                                     "benchmark"),
         "Python": platform.python_version(),
         "commit": source(),
         "date": datetime.datetime.now(datetime.timezone.utc).strftime(

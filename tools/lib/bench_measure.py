@@ -67,6 +67,7 @@ class Measurement:
                 workload = name.split("/", 1)[1]
                 self.workloads.setdefault(workload, []).append(name)
         self.data.contestants = [each.name for each in self.chosen]
+        self.data.peers = [each.name for each in self.chosen if each.is_peer]
 
     def fail(self, contestant: Contestant, what: str, why: str) -> None:
         """A peer that fails is left out; one of ours that does is wrong."""

@@ -102,15 +102,14 @@ class Tables:
         return [["", *columns], *result] if result else []
 
 
-def show(data: Data, base: str, peers: set[str]) -> None:
-    """Prints all tables of a run.
+def show(data: Data, base: str) -> None:
+    """Prints all tables of a run; peers have one of their own.
 
-    base   of the ratios; "": private, and only below the plain switch
-    peers  whose columns go into a table of their own
+    base  of the ratios; "": private, and only below the plain switch
     """
     tables = Tables(data)
-    ours = [each for each in data.contestants if each not in peers]
-    theirs = [each for each in data.contestants if each in peers]
+    ours = [each for each in data.contestants if each not in data.peers]
+    theirs = data.peers
     workloads = [each for each in data.workloads()
                  if any(data.row(one, each)
                         for one in data.contestants)]
