@@ -30,7 +30,7 @@ NAMES = [
     "it makes no request but for itself",
     "nothing is written to the console",
     "it has a title, tables and pictures",
-    "it is not wider than the screen",
+    "it is not wider than the screen, and no cell is a tower",
     "the pictures fit and are of this shape",
     "text is large enough, and stands out from the paper",
     "it is not blank, and not of one colour",
@@ -156,6 +156,10 @@ def examine(driver, url, shape, scheme, pictures):
     inside = script("return document.documentElement.scrollWidth")
     wide = [f"{inside} pixels in a window of {width}"] if inside > width \
         else []
+    wide += script("""
+        return [...document.querySelectorAll('td, th')].filter((e) =>
+          e.getBoundingClientRect().height > 110).map((e) =>
+          'as high as a tower: ' + e.textContent.trim().slice(0, 40))""")
     # x, right, shape of each drawing that is seen
     drawn = script("""
         return [...document.querySelectorAll('figure svg')].map((e) => {

@@ -135,7 +135,7 @@ def build(chosen: list[Contestant]) -> tuple[Path, list[Contestant]]:
     path = common.build("release", [
         "-Dvariants=true", "-Dtests=false", "--buildtype=release",
         "-Dbenchmarks=enabled", "-Dexamples=enabled"])
-    there = [c for c in chosen if (path / "bench" / c.program).exists()]
+    there = [c for c in chosen if (path / c.program).exists()]
     for contestant in chosen:
         if contestant not in there:
             say(f"{contestant.name}: not usable on this machine, left out")

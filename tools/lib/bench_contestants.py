@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import subprocess
 from pathlib import Path
 
 import common
@@ -17,7 +16,6 @@ MANY_LANES = 64
 LANES = (0, 1, MANY_LANES)
 # What bytes are counted for, in the report's picture of bytes by lanes.
 SWEEP = (0, 1, 2, 4, 8, 16, 32, 64)
-PEER = "bench-peer-"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +23,7 @@ class Contestant:
     """A backend and its lane setting, or a peer."""
 
     name: str
-    program: str  # below bench/ in the build folder
+    program: str  # below the build folder
     backend: str = ""  # of ours; "" for a peer
     lanes: int | None = None
 
@@ -43,10 +41,11 @@ def ours() -> list[Contestant]:
     """The backends with all their settings, in the order of the tables."""
     result = []
     for backend in common.backends():
-        result.append(Contestant(backend, f"bench-{backend}", backend))
+        result.append(Contestant(backend, f"bench/bench-{backend}",
+                                 backend))
         if backend == "copy":
-            result += [Contestant(f"copy-lanes{lanes}", "bench-copy", backend,
-                                  lanes) for lanes in LANES]
+            result += [Contestant(f"copy-lanes{lanes}", "bench/bench-copy",
+                                  backend, lanes) for lanes in LANES]
     order = [c.name for c in result if c.backend == "copy"] + ["private"]
     return sorted(result, key=lambda c: (order + [c.name]).index(c.name))
 
@@ -54,7 +53,7 @@ def ours() -> list[Contestant]:
 def sweep() -> list[Contestant]:
     """The copy backend with every number of lanes that bytes are counted
     for."""
-    return [Contestant(f"copy-lanes{lanes}", "bench-copy", "copy", lanes)
+    return [Contestant(f"copy-lanes{lanes}", "bench/bench-copy", "copy", lanes)
             for lanes in SWEEP]
 
 
@@ -75,32 +74,21 @@ def last_words(text: str, lines: int = 5) -> str:
 
 def peers(path: Path, names: list[str]) -> tuple[list[Contestant],
                                                  dict[str, str]]:
-    """Those of the named peers that can be had in this build folder, and why
-    the others cannot. bench/peers.json there says what was found; what was
-    is built here, one at a time, because one that does not compile must not
-    keep the others from running."""
+    """Those of the named peers that this build folder has, and why it does
+    not have the others: what bench/peers/meson.build found out."""
     if not names:
         return [], {}
+    file = path / "bench" / "peers" / "peers.json"
     try:
-        text = (path / "bench" / "peers.json").read_text(encoding="utf-8")
-        known = json.loads(text)
+        known = {each["name"]: each for each in
+                 json.loads(file.read_text(encoding="utf-8"))}
+        found = [Contestant(name, known[name]["program"]) for name in names
+                 if name in known and known[name]["built"]]
+        absent = {name: known[name]["why_not"] for name in names
+                  if name in known and not known[name]["built"]}
     except OSError as error:
-        return [], {name: f"bench/peers.json: {error.strerror}"
-                    for name in names}
-    except ValueError as error:
-        raise Problem(f"{path}/bench/peers.json: not JSON: {error}") from None
-    found, absent = [], {}
-    for name in names:
-        state = known.get(name, "it is not in bench/peers/meson.build")
-        if state != "built":
-            absent[name] = state
-            continue
-        target = f"bench/{PEER}{name}"
-        done = subprocess.run(["ninja", "-C", str(path), target],
-                              stdout=subprocess.PIPE, text=True,
-                              errors="replace", stderr=subprocess.STDOUT)
-        if done.returncode != 0:
-            absent[name] = "it does not build:" + last_words(done.stdout, 12)
-            continue
-        found.append(Contestant(name, PEER + name))
-    return found, absent
+        return [], dict.fromkeys(names, f"{file}: {error.strerror}")
+    except (KeyError, TypeError, ValueError) as error:
+        raise Problem(f"{file}: {type(error).__name__}: {error}") from None
+    return found, absent | {name: "not in bench/peers/meson.build"
+                            for name in names if name not in known}

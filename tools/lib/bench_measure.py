@@ -78,8 +78,7 @@ class Measurement:
 
     def command(self, contestant: Contestant, *options: str
                 ) -> subprocess.CompletedProcess:
-        program = self.path / "bench" / contestant.program
-        return subprocess.run([str(program), *options], text=True,
+        return subprocess.run([str(self.path / contestant.program), *options], text=True,
                               errors="replace", capture_output=True,
                               env=contestant.environment())
 

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from bench_data import FLOOR, TIME, Data, Row, quartiles
+from bench_data import FLOOR, TIME, Data, Row, figure, quartiles
 from bench_workloads import family
 
 SVG = "http://www.w3.org/2000/svg"
@@ -31,7 +31,7 @@ MARKERS = "osD^vPX*"
 LINES = ("-", "--", ":")
 
 # Inches, and how many names of the legend are side by side.
-SIZES = {"wide": ((8.2, 4.4), 4), "narrow": ((4.0, 4.2), 2)}
+SIZES = {"wide": ((8.2, 4.4), 4), "narrow": ((3.5, 4.0), 2)}
 
 STYLE = {
     "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 10,
@@ -41,7 +41,7 @@ STYLE = {
     "axes.grid": True, "axes.axisbelow": True, "grid.color": RULE,
     "grid.linewidth": 0.6, "axes.spines.top": False,
     "axes.spines.right": False, "lines.linewidth": 1.6,
-    "lines.markersize": 5, "legend.frameon": False, "legend.fontsize": 9,
+    "lines.markersize": 5, "legend.frameon": False, "legend.fontsize": 9.5,
     "xtick.minor.visible": False,
 }
 
@@ -82,15 +82,15 @@ def render(name: str, shape: str, draw: Callable[[Axes, str], None],
     if rows:
         height = 0.8 + 0.28 * rows
     with matplotlib.rc_context(STYLE | {"svg.hashsalt": name + shape}):
-        figure = Figure(figsize=(width, height))
-        axes = figure.add_subplot()
+        drawing = Figure(figsize=(width, height))
+        axes = drawing.add_subplot()
         draw(axes, shape)
         if axes.get_legend_handles_labels()[0]:
             axes.legend(loc="upper center", bbox_to_anchor=(
                 0.5, -0.75 / height),
                         ncol=columns, handlelength=2.6, columnspacing=1.2)
         out = io.StringIO()
-        figure.savefig(out, format="svg", bbox_inches="tight",
+        drawing.savefig(out, format="svg", bbox_inches="tight",
                        metadata={"Date": None})
     return embed(out.getvalue(), f"{name}-{shape}-")
 
@@ -170,23 +170,26 @@ def switch(data: Data) -> Plot | None:
     rows.sort(key=lambda row: -row.median())
 
     def draw(axes: Axes, shape: str) -> None:
-        seen: set[int] = set()
+        for kind, label in enumerate(("libgreenlet", "peers", "floor")):
+            places = [place for place, row in enumerate(rows)
+                      if kind == (2 if row.contestant == FLOOR else
+                                  row.contestant in data.peers)]
+            parts = [quartiles(rows[place].values()) for place in places]
+            if places:
+                axes.errorbar(
+                    [middle for _, middle, _ in parts], places,
+                    xerr=[[middle - low for low, middle, _ in parts],
+                          [high - middle for _, middle, high in parts]],
+                    fmt=MARKERS[kind], color=SERIES[kind], markersize=7,
+                    label=label)
         for place, row in enumerate(rows):
-            low, middle, high = quartiles(row.values())
-            kind = (2 if row.contestant == FLOOR else
-                    row.contestant in data.peers)
-            axes.errorbar(
-                middle, place, xerr=[[middle - low], [high - middle]],
-                fmt=MARKERS[kind], color=SERIES[kind], markersize=7,
-                label=("libgreenlet", "peers", "floor")[kind]
-                if kind not in seen else None)
-            seen.add(kind)
-            axes.annotate(f"{middle:.3g}", (max(middle, high), place),
+            _, middle, high = quartiles(row.values())
+            axes.annotate(figure(middle), (max(middle, high), place),
                           xytext=(7, 0), textcoords="offset points",
-                          va="center", fontsize=9)
+                          va="center", fontsize=9.5)
         axes.set_yticks(range(len(rows)), [row.contestant for row in rows])
         axes.set_xscale("log")
-        axes.set_xlim(right=2.2 * max(row.median() for row in rows))
+        axes.set_xlim(right=3 * max(row.median() for row in rows))
         axes.xaxis.set_major_formatter(FuncFormatter(thousands))
         axes.set_xlabel("ns per switch")
 
@@ -205,7 +208,6 @@ def live(data: Data) -> Plot | None:
     def draw(axes: Axes, shape: str) -> None:
         draw_lines(axes, data, lines)
         axes.xaxis.set_major_formatter(FuncFormatter(short))
-        axes.tick_params(axis="x", rotation=45 if shape == "narrow" else 0)
         axes.set_xlabel("live bytes of each stack")
         axes.set_ylabel("ns per switch")
 

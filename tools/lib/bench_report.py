@@ -118,14 +118,21 @@ class Page:
             if ratio and contestant != self.data.base else "")
 
     def table(self, title: str, workloads: list[tuple[str, str]],
-              columns: list[str]) -> Table | None:
-        """workloads: and the quantity that is shown of each."""
+              columns: list[str], beside: list[str] = []) -> Table | None:
+        """One table, or None if it would be empty.
+
+        workloads  and the quantity that is shown of each
+        beside     columns that are shown to compare with
+        """
         rows = []
         for workload, quantity in workloads:
             cells = [self.cell(column, workload, quantity)
                      for column in columns]
             if any(cells):
+                cells[:0] = [self.cell(column, workload, quantity)
+                             for column in beside]
                 rows.append(([workload, quantity], cells))
+        columns = beside + columns
         # Who has nothing of all this needs no column.
         used = [place for place in range(len(columns))
                 if any(cells[place] for _, cells in rows)]
@@ -143,29 +150,32 @@ class Page:
 
     def sections(self) -> list[Section]:
         data = self.data
-        everyone = [*data.contestants]
-        if any(row.contestant == FLOOR for row in data.rows.values()):
-            everyone.append(FLOOR)
+        ours = [each for each in data.contestants if each not in data.peers]
+        # For comparison, beside the peers.
+        known = [each for each in dict.fromkeys(["copy", data.base])
+                 if each in ours]
         others = list(dict.fromkeys(
             row.contestant for row in data.rows.values()
-            if row.contestant not in everyone))
+            if row.contestant not in (*data.contestants, FLOOR)))
         result = []
         groups = dict.fromkeys([*bench_workloads.GROUPS,
                                 bench_workloads.OTHERS])
         for group in groups:
             workloads = [each for each in data.workloads()
                          if bench_workloads.group(each) == group]
+            times = [(each, TIME) for each in workloads]
             counters = [
                 (each, quantity) for each in workloads
                 for quantity in dict.fromkeys(
                     quantity for row in data.rows.values()
                     if row.workload == each for quantity in row.quantities())
                 if quantity != TIME]
-            tables = [self.table("Time, ns", [(each, TIME)
-                                              for each in workloads],
-                                 everyone),
-                      self.table("Counted", counters, everyone),
-                      self.table("Counted, by lanes", counters, others)]
+            tables = [
+                self.table("Time, ns", times, [*ours, FLOOR]),
+                self.table("Time of peers, ns", times, data.peers, known),
+                self.table("Counted", counters, ours),
+                self.table("Counted of peers", counters, data.peers, known),
+                self.table("Counted, by lanes", counters, others)]
             tables = [each for each in tables if each]
             if tables:
                 result.append(Section(group, bench_workloads.title(group),
