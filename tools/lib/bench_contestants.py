@@ -64,8 +64,8 @@ def in_main_tables(contestant: Contestant) -> bool:
 def peer_names() -> list[str]:
     """The peers that the sources have an adapter for."""
     folder = common.ROOT / "bench" / "peers"
-    return sorted(file.stem for file in folder.glob("*.c*")) \
-        if folder.is_dir() else []
+    return sorted(file.stem for file in folder.glob("*.c*")
+                  if file.suffix in (".c", ".cc"))
 
 
 def last_words(text: str, lines: int = 5) -> str:
