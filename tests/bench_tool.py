@@ -29,7 +29,6 @@ LIB = sys.argv[1] if len(sys.argv) > 1 else "tools/lib"
 sys.path[:0] = [LIB, str(Path(__file__).resolve().parent)]
 sys.dont_write_bytecode = True
 
-import bench  # noqa: E402
 import bench_compare  # noqa: E402
 import bench_contestants  # noqa: E402
 import bench_data  # noqa: E402

@@ -206,7 +206,7 @@ def run(options: argparse.Namespace) -> int:
             measurement.choose("main")
         elif options.quick:
             measurement.keep([each for each in measurement.workloads
-                              if not bench_workloads.LONG.search(each)])
+                              if not bench_workloads.NOT_QUICK.search(each)])
         if chosen:
             wrong = main_job(path, chosen, 2 if options.quick else 5)
     say()

@@ -46,6 +46,27 @@ def noise(values: list[float]) -> str:
     return "!" if width > MEANINGLESS else "~" if width > NOISY else ""
 
 
+class Notes:
+    """What gave itself up, once for each contestant and reason."""
+
+    def __init__(self) -> None:
+        self.found: dict[tuple[str, str], list[str]] = {}
+
+    def number(self, row: Row) -> int:
+        """Of the footnote, which is made if there is none yet."""
+        key = row.contestant, row.error
+        workloads = self.found.setdefault(key, [])
+        if row.workload not in workloads:
+            workloads.append(row.workload)
+        return list(self.found).index(key) + 1
+
+    def texts(self) -> list[str]:
+        return [f"{contestant} ({', '.join(workloads[:3])}"
+                + (f" and {len(workloads) - 3} more"
+                   if len(workloads) > 3 else "") + f"): {why}"
+                for (contestant, why), workloads in self.found.items()]
+
+
 def figure(value: float) -> str:
     """Three digits that count, and all of those before the point."""
     if value == 0:

@@ -27,10 +27,10 @@ PRIVATE = {"contestant", "executable", "host_name", "load_avg",
 
 def plan(costs: dict[str, float], rounds: int,
          seconds: float | None) -> dict[str, int]:
-    """How many more rounds of each family fit into a time: all that are
+    """How many more rounds of each batch fit into a time: all that are
     wanted, or fewer of those that take the longest.
 
-    costs    seconds that one round of a family takes
+    costs    seconds that one round of a batch takes
     seconds  that may be used; None: as many as it takes
     """
     result = {name: rounds for name in costs}
@@ -104,11 +104,12 @@ class Measurement:
     def keep(self, workloads: list[str]) -> None:
         self.workloads = {each: self.workloads[each] for each in workloads}
 
-    def families(self) -> dict[str, list[str]]:
-        """Workloads by the word before their argument."""
+    def batches(self) -> dict[str, list[str]]:
+        """Workloads by what runs in one process; the long ones last."""
         result: dict[str, list[str]] = {}
-        for workload in self.workloads:
-            result.setdefault(bench_workloads.family(workload),
+        for workload in sorted(self.workloads, key=lambda each: bool(
+                bench_workloads.LONG.search(each))):
+            result.setdefault(bench_workloads.batch(workload),
                               []).append(workload)
         return result
 
@@ -121,48 +122,54 @@ class Measurement:
         """Makes the rounds.
 
         seconds      that each workload is repeated for
-        budget       seconds for all of it: families that take long get fewer
-                     rounds, but always one
+        budget       seconds for all of it: what takes long gets fewer rounds,
+                     but one; a long workload none, if the time is up
         after_round  called when another round is complete
         """
         start = time.monotonic()
-        families = self.families()
-        steps = [(family, contestant)
-                 for family, workloads in families.items()
+        batches = self.batches()
+        steps = [(batch, contestant)
+                 for batch, workloads in batches.items()
                  for contestant in self.chosen
                  if self.has(contestant, workloads)]
         estimate = Estimate(steps * rounds)
-        counts = {family: rounds for family in families}
+        counts = {batch: rounds for batch in batches}
         progress = Progress()
         self.data.rounds, self.data.complete = rounds, False
         try:
             for number in range(1, rounds + 1):
-                for family, contestant in steps:
-                    if number > counts[family] or (
-                            contestant.name, family) in self.broken:
+                for batch, contestant in steps:
+                    if number > counts[batch] or (
+                            contestant.name, batch) in self.broken:
+                        continue
+                    if (budget is not None and bench_workloads.LONG.search(
+                            batch) and time.monotonic() - start > budget):
+                        counts[batch] = 0
+                        self.data.left_out[batch] = "the time was up"
                         continue
                     progress.step(f"round {number} of {rounds}",
-                                  f"{contestant.name}/{family}",
+                                  f"{contestant.name}/{batch}",
                                   estimate.seconds())
                     before = time.monotonic()
-                    self.measure(contestant, number, families[family], seconds)
-                    estimate.done((family, contestant),
+                    self.measure(contestant, number, batches[batch], seconds)
+                    estimate.done((batch, contestant),
                                   time.monotonic() - before)
                 after_round()
                 if number == 1 and budget is not None:
-                    costs = {family: sum(
-                        estimate.took.get((family, contestant), 0)
-                        for contestant in self.chosen) for family in families}
+                    costs = {batch: sum(
+                        estimate.took.get((batch, contestant), 0)
+                        for contestant in self.chosen) for batch in batches}
                     more = plan(costs, rounds - 1,
                                 budget - (time.monotonic() - start))
                     for step in steps:
-                        counts[step[0]] = 1 + more[step[0]]
+                        if counts[step[0]]:
+                            counts[step[0]] = 1 + more[step[0]]
                         estimate.left[step] = more[step[0]]
                 # The first one of a round has the machine as the last round
                 # left it: let that be another one each time.
                 first = len(self.chosen) and number % len(self.chosen)
                 turn = self.chosen[first:] + self.chosen[:first]
-                steps.sort(key=lambda step: (list(families).index(step[0]),
+                steps.sort(key=lambda step: (list(batches).index(step[0]),
                                              turn.index(step[1])))
             self.data.complete = True
         finally:
@@ -170,7 +177,7 @@ class Measurement:
 
     def measure(self, contestant: Contestant, number: int,
                 workloads: list[str], seconds: float) -> None:
-        """One process: a family of workloads, and their floor."""
+        """One process: a batch of workloads, and their floor."""
         names = []
         for workload in workloads:
             for owner in (contestant.name, FLOOR):
@@ -186,9 +193,9 @@ class Measurement:
                 raise ValueError(common.describe_status(done.returncode))
             self.read(json.loads(done.stdout), number)
         except ValueError as error:
-            family = bench_workloads.family(workloads[0])
-            self.broken.add((contestant.name, family))
-            self.fail(contestant, f"{contestant.name}/{family}",
+            batch = bench_workloads.batch(workloads[0])
+            self.broken.add((contestant.name, batch))
+            self.fail(contestant, f"{contestant.name}/{batch}",
                       str(error) + last_words(done.stderr))
 
     def read(self, report: dict, number: int) -> None:
@@ -237,7 +244,7 @@ class Measurement:
         """One short round of a family whose counters are wanted, not its
         times, for contestants that need not be among the chosen ones. Those
         that were measured are left alone."""
-        workloads = self.families().get(family, [])
+        workloads = self.batches().get(family, [])
         progress = Progress()
         try:
             for contestant in contestants:

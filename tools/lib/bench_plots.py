@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from bench_data import FLOOR, TIME, Data, Row, figure, quartiles
+from bench_data import FLOOR, Data, Row, figure, quartiles
 from bench_workloads import family
 
 SVG = "http://www.w3.org/2000/svg"

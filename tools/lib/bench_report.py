@@ -9,8 +9,7 @@ from pathlib import Path
 
 import bench_data
 import bench_workloads
-from bench_data import (FLOOR, MEANINGLESS, NOISY, TIME, Data, figure, noise,
-                        quartiles)
+from bench_data import (FLOOR, MEANINGLESS, NOISY, TIME, Data, Notes, figure)
 from common import Problem
 
 CLASSES = {"": "", "~": "noisy", "!": "meaningless"}
@@ -89,7 +88,7 @@ class Page:
 
     def __init__(self, data: Data):
         self.data = data
-        self.notes: list[str] = []
+        self.notes = Notes()
         self.figures = {(line["contestant"], line["workload"],
                          line["quantity"]): line for line in data.table()}
 
@@ -100,11 +99,8 @@ class Page:
             return None
         name = f"{contestant}/{workload}"
         if "median" not in line:
-            note = f"{name}: {line['error']}"
-            if note not in self.notes:
-                self.notes.append(note)
-            return Cell(name, error=line["error"],
-                        note=self.notes.index(note) + 1)
+            return Cell(name, error=line["error"], note=self.notes.number(
+                self.data.rows[name]))
         low, high, least, most = (
             figure(float(line[key])) for key in
             ("quarter", "three_quarters", "least", "most"))
@@ -212,7 +208,7 @@ def page(data: Data) -> str:
                 "<svg ", f'<svg class="{shape}" ', 1)
     facts = content.facts() + [("plots", plots.library())]
     return environment().get_template("bench_report.html").render(
-        data=data, sections=sections, notes=content.notes, facts=facts,
+        data=data, sections=sections, notes=content.notes.texts(), facts=facts,
         date=data.context.get("machine", {}).get("date", ""), plots=drawings,
         left_out=list(data.left_out.items()), remarks=[],
         base=data.base, meaningless=data.meaningless(), noisy_limit=NOISY,

@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
-from bench_data import (FLOOR, MEANINGLESS, NOISY, TIME, Data, Row, figure,
-                        noise)
+from bench_data import (FLOOR, MEANINGLESS, NOISY, TIME, Data, Notes, Row,
+                        figure, noise)
 from bench_workloads import family
 from common import say
+
+
+PEERS_BESIDE = 5  # so many in one table
 
 
 def table(rows: list[list[str]]) -> None:
@@ -30,28 +33,25 @@ class Tables:
 
     def __init__(self, data: Data):
         self.data = data
-        self.notes: list[str] = []
+        self.notes = Notes()
 
     def cell(self, row: Row | None) -> str:
         if row and row.values():
             return figure(row.median()) + (noise(row.values()) or " ")
         if row and row.error:
-            note = f"{row.name}: {row.error}"
-            if note not in self.notes:
-                self.notes.append(note)
-            return f"[{self.notes.index(note) + 1}] "
+            return f"[{self.notes.number(row)}] "
         return "" if row and row.contestant == FLOOR else "- "
 
     def ratio(self, row: Row | None, base: str) -> str:
         value = self.data.ratio(row, base) if row else None
         return f"{value:.2f} " if value is not None else "- "
 
-    def times(self, columns: list[str], workloads: list[str],
-              base: str) -> list[list[str]]:
+    def times(self, columns: list[str], workloads: list[str], base: str,
+              floored: bool) -> list[list[str]]:
         """Rows of times, with ratios below them; a gap between families."""
         data = self.data
         rows: list[list[str]] = []
-        floored = any(data.row(FLOOR, each) for each in workloads)
+        floored = floored and any(data.row(FLOOR, each) for each in workloads)
         last = ""
         for workload in workloads:
             found = [data.row(column, workload) for column in columns]
@@ -60,7 +60,7 @@ class Tables:
                 last = family(workload)
             unit = next(row.unit for row in data.rows.values()
                         if row.workload == workload)
-            floor = data.row(FLOOR, workload)
+            floor = data.row(FLOOR, workload) if floored else None
             rows.append([f"{workload}, ns/{unit}",
                          *(self.cell(row) for row in found),
                          *([self.cell(floor) if floor else ""]
@@ -124,14 +124,15 @@ def show(data: Data, base: str) -> None:
         + "\n")
     if ours:
         table(tables.times(ours, [each for each in workloads if any(
-            data.row(one, each) for one in ours)], base))
-    if theirs:
-        beside = [each for each in (base, "copy", "private")
-                  if each in ours][:2]
-        say("\nPeers, which do the same work\n")
-        table(tables.times([*beside, *theirs],
-                           [each for each in workloads if any(
-                               data.row(one, each) for one in theirs)], base))
+            data.row(one, each) for one in ours)], base, True))
+    beside = [each for each in (base, "copy", "private") if each in ours][:2]
+    for first in range(0, len(theirs), PEERS_BESIDE):
+        some = theirs[first:first + PEERS_BESIDE]
+        if not first:
+            say("\nPeers, which do the same work")
+        say()
+        table(tables.times([*beside, *some], [each for each in workloads if any(
+            data.row(one, each) for one in some)], base, False))
     counted = tables.counters(ours)
     if counted:
         say("\nCopied: bytes per switch, saved and filled"
@@ -164,7 +165,7 @@ def footer(tables: Tables) -> None:
             + (f" and {len(names) - 8} more" if len(names) > 8 else "")
             + ";\n  run again with more rounds, or when the machine has less "
             "to do")
-    for number, note in enumerate(tables.notes, 1):
+    for number, note in enumerate(tables.notes.texts(), 1):
         say(f"[{number}] {note}")
     for name, why in data.left_out.items():
         say(f"left out: {name}: {why}")

@@ -9,10 +9,13 @@ from common import Problem
 
 # Title in the report, and the families (the word before the first slash).
 GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "switching": ("Switching", ("switch", "pair", "ring", "sizes")),
+    "switching": ("Switching", ("switch", "pair", "hub", "ring", "nested",
+                                "sizes")),
     "copying": ("Copying", ("live", "volume")),
-    "life": ("A greenlet's life", ("spawn",)),
-    "real": ("Real input", ("expat",)),
+    "life": ("Life and death", ("spawn", "throw")),
+    "memory": ("Memory", ("park", "deep")),
+    "extras": ("What is extra", ("trace", "check", "threads")),
+    "real": ("Real input", ("expat", "http")),
 }
 OTHERS = "others"
 
@@ -22,12 +25,20 @@ MAIN = re.compile(r"switch|pair|ring/(2|16|1024|100000)"
                   r"|volume/(hub-one|hub-many|siblings|nested)"
                   r"|spawn|sizes|expat")
 
-# Each of these takes many seconds on some contestant.
-LONG = re.compile(r"ring/1000000")
+# Each of these takes many seconds on some contestant: they come last in a
+# round, by themselves, so that only they get fewer rounds if time is short.
+LONG = re.compile(r"/1000000$")
+# What a quick report leaves out.
+NOT_QUICK = re.compile(r"/10000*00$")
 
 
 def family(workload: str) -> str:
     return workload.split("/")[0]
+
+
+def batch(workload: str) -> str:
+    """What runs in one process: a family, or a long workload by itself."""
+    return workload if LONG.search(workload) else family(workload)
 
 
 def group(workload: str) -> str:
