@@ -38,8 +38,8 @@ const char compiler[] = "gcc " __VERSION__;
 /* Runs that ended in bench_skip(). */
 int given_up;
 
-/* The CPUs that the process was given. */
-cpu_set_t allowed;
+/* The CPUs that the process was given, and the one that it keeps to. */
+cpu_set_t allowed, kept;
 
 /* Keeps the process on the last CPU that it may use: not the first, which
  * serves most interrupts. Returns the CPU, or -1. */
@@ -49,11 +49,13 @@ int pin() {
     for (int cpu = CPU_SETSIZE - 1; cpu >= 0; cpu--) {
         if (!CPU_ISSET(cpu, &allowed))
             continue;
-        cpu_set_t one;
-        CPU_ZERO(&one);
-        CPU_SET(cpu, &one);
-        return sched_setaffinity(0, sizeof one, &one) == 0 ? cpu : -1;
+        CPU_ZERO(&kept);
+        CPU_SET(cpu, &kept);
+        if (sched_setaffinity(0, sizeof kept, &kept) == 0)
+            return cpu;
+        break;
     }
+    kept = allowed;
     return -1;
 }
 
@@ -124,6 +126,8 @@ void bench_lacks(bench_state *s, const char *what) {
 }
 
 void bench_unpin(void) { (void)sched_setaffinity(0, sizeof allowed, &allowed); }
+
+void bench_pin(void) { (void)sched_setaffinity(0, sizeof kept, &kept); }
 }
 
 int main(int argc, char **argv) {
@@ -143,8 +147,6 @@ int main(int argc, char **argv) {
     benchmark::AddCustomContext("compiler", compiler);
     benchmark::AddCustomContext("pinned_to_cpu", std::to_string(cpu));
     for (const bench_workload *workload : workloads()) {
-        if (workload->only && name != workload->only)
-            continue;
         if (!workload->bare)
             benchmark::AddCustomContext(std::string("unit:") + workload->name,
                                         workload->unit);

@@ -40,7 +40,6 @@ typedef struct bench_workload {
     const bench_case *cases; /* NULL: one case without a name, number 0     */
     size_t case_count;
     bool bare; /* does not use the library: the contestant is `floor`       */
-    const char *only; /* NULL, or the one contestant that has it at all      */
     /* NULL, or work whose memory is measured; see memory.h                  */
     const char *(*memory)(size_t count);
 } bench_workload;
@@ -90,9 +89,11 @@ void bench_label(bench_state *state, const char *text);
 void bench_skip(bench_state *state, const char *why);
 void bench_lacks(bench_state *state, const char *what);
 
-/* The process keeps to one CPU; lets the calling thread, and those that it
- * will start, use all that the process was given. */
+/* The process keeps to one CPU. bench_unpin lets the calling thread, and those
+ * that it will start, use all that the process was given; bench_pin has the
+ * calling thread keep to the one again. */
 void bench_unpin(void);
+void bench_pin(void);
 
 /* The compiler must assume that `p` and what it points at are used. */
 static inline void bench_use(const void *p) {

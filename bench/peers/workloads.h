@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "../memory.h"
+#include "../order.h"
 #include "../shim.h"
 
 enum { BATCH = 1000, SWITCHES = 200000 };
@@ -385,21 +386,28 @@ static void run_nested(bench_state *state, int64_t direct) {
     ungather();
 }
 
+/* A number below 0: in an order of chance. */
 static void run_hub(bench_state *state, int64_t number) {
-    size_t count = (size_t)number;
+    size_t count = (size_t)(number < 0 ? -number : number);
     if (too_many(state, count))
         return;
+    uint32_t *order = bench_order(count, number < 0);
+    const char *why_not =
+        order ? gather(count, PEER_STACK_BYTES, answer, answer) : "no memory";
+    if (why_not) {
+        give_up(state, why_not);
+        ungather();
+        free(order);
+        return;
+    }
     long laps = SWITCHES / 2 / (long)count;
     laps = laps < 1 ? 1 : laps;
-    const char *why_not = gather(count, PEER_STACK_BYTES, answer, answer);
-    if (why_not)
-        give_up(state, why_not);
-    else
-        while (bench_keep_running(state, 2 * laps * (int64_t)count))
-            for (long lap = 0; lap < laps; lap++)
-                for (size_t i = 0; i < count; i++)
-                    peer_resume(&party.all[i]);
+    while (bench_keep_running(state, 2 * laps * (int64_t)count))
+        for (long lap = 0; lap < laps; lap++)
+            for (size_t i = 0; i < count; i++)
+                peer_resume(&party.all[order[i]]);
     ungather();
+    free(order);
 }
 
 static void run_ring(bench_state *state, int64_t number) {
@@ -441,7 +449,7 @@ static void run_live(bench_state *state, int64_t number) {
 #ifdef PEER_SAVED_BYTES
     if (party.saved_bytes >= 0) {
         bench_counter(state, "bytes/switch", party.saved_bytes);
-        bench_counter(state, "bytes/pair", 2 * party.saved_bytes);
+        bench_counter(state, "bytes/turn", party.saved_bytes);
     }
 #endif
 #endif
@@ -508,7 +516,8 @@ const bench_subject bench_subject_of_this = {peer_name, "peer_version",
 
 __attribute__((constructor)) static void register_all(void) {
     static const bench_case nested[] = {{"hub", 0}, {"pair", 1}};
-    static const bench_case hub[] = {{NULL, 16}, {NULL, 1024}, {NULL, 100000}};
+    static const bench_case hub[] = {
+        {NULL, 16}, {NULL, 1024}, {NULL, 100000}, {"shuffled-100000", -100000}};
     static const bench_case ring[] = {
         {NULL, 2}, {NULL, 16}, {NULL, 1024}, {NULL, 100000}, {NULL, 1000000}};
     static const bench_case parked[] = {
@@ -517,17 +526,15 @@ __attribute__((constructor)) static void register_all(void) {
         {NULL, 64},    {NULL, 256},   {NULL, 1024},  {NULL, 4096},
         {NULL, 16384}, {NULL, 65536}, {NULL, 262144}};
     static const bench_workload all[] = {
-        {"switch", "switch", run_switch, NULL, 0, false, NULL, NULL},
-        {"pair", "switch", run_pair, NULL, 0, false, NULL, NULL},
+        {"switch", "switch", run_switch, NULL, 0, false, NULL},
+        {"pair", "switch", run_pair, NULL, 0, false, NULL},
         {"nested", "switch", run_nested, nested, BENCH_COUNT(nested), false,
-         NULL, NULL},
-        {"hub", "switch", run_hub, hub, BENCH_COUNT(hub), false, NULL, NULL},
-        {"ring", "switch", run_ring, ring, BENCH_COUNT(ring), false, NULL,
          NULL},
-        {"live", "switch", run_live, live, BENCH_COUNT(live), false, NULL,
-         NULL},
-        {"spawn", "greenlet", run_spawn, NULL, 0, false, NULL, NULL},
-        {"park", "greenlet", run_park, parked, BENCH_COUNT(parked), false, NULL,
+        {"hub", "switch", run_hub, hub, BENCH_COUNT(hub), false, NULL},
+        {"ring", "switch", run_ring, ring, BENCH_COUNT(ring), false, NULL},
+        {"live", "switch", run_live, live, BENCH_COUNT(live), false, NULL},
+        {"spawn", "greenlet", run_spawn, NULL, 0, false, NULL},
+        {"park", "greenlet", run_park, parked, BENCH_COUNT(parked), false,
          park},
     };
     for (size_t i = 0; i < BENCH_COUNT(all); i++)
