@@ -160,6 +160,15 @@ def keep(measurement: Measurement, options: argparse.Namespace) -> list[str]:
     return files
 
 
+def wants_http(options: argparse.Namespace) -> bool:
+    """The servers are programs of their own, which http_bench starts."""
+    names = options.only.split(",")
+    return (Path(__file__).with_name("http_bench.py").is_file()
+            and (options.all and not options.only
+                 or any(name == "real" or name.startswith("http")
+                        for name in names)))
+
+
 def measure(measurement: Measurement, options: argparse.Namespace) -> int:
     """The rounds, and what follows them. Returns 0 or the status of an
     interruption."""
@@ -171,8 +180,11 @@ def measure(measurement: Measurement, options: argparse.Namespace) -> int:
         measurement.run(rounds, 0.01 if options.quick else 0.1,
                         minutes and minutes * 60,
                         lambda: keep(measurement, options))
+        if wants_http(options):
+            measurement.http(options.quick)
         if options.report and not options.backend:
-            measurement.count(bench_contestants.sweep(), "volume")
+            for family in bench_workloads.BY_LANES:
+                measurement.count(bench_contestants.sweep(), family)
     except KeyboardInterrupt as stopped:
         say("interrupted: what was measured so far")
         measurement.data.complete = False
@@ -199,7 +211,10 @@ def run(options: argparse.Namespace) -> int:
     data.context |= {"machine": bench_machine.describe(),
                      "command": shlex.join(["tools/bench", *sys.argv[1:]])}
     wrong: list[str] = []
-    if options.only:
+    if options.only and wants_http(options) and all(
+            name.startswith("http") for name in options.only.split(",")):
+        measurement.keep([])
+    elif options.only:
         measurement.choose(options.only)
     else:
         if not options.all:
@@ -216,7 +231,8 @@ def run(options: argparse.Namespace) -> int:
         signal.signal(number, signal.SIG_IGN)
     files = keep(measurement, options)
     if data.rows:
-        bench_tables.show(data, options.base)
+        bench_tables.show(data, options.base,
+                          everything=options.all or bool(options.only))
     if options.report and data.rows:
         files = [file for file in files
                  if Path(file).parent != Path(options.report)]

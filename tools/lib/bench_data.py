@@ -47,24 +47,22 @@ def noise(values: list[float]) -> str:
 
 
 class Notes:
-    """What gave itself up, once for each contestant and reason."""
+    """What gave itself up, once for each reason."""
 
     def __init__(self) -> None:
-        self.found: dict[tuple[str, str], list[str]] = {}
+        self.found: dict[str, list[str]] = {}
 
     def number(self, row: Row) -> int:
         """Of the footnote, which is made if there is none yet."""
-        key = row.contestant, row.error
-        workloads = self.found.setdefault(key, [])
-        if row.workload not in workloads:
-            workloads.append(row.workload)
-        return list(self.found).index(key) + 1
+        names = self.found.setdefault(row.error, [])
+        if row.name not in names:
+            names.append(row.name)
+        return list(self.found).index(row.error) + 1
 
     def texts(self) -> list[str]:
-        return [f"{contestant} ({', '.join(workloads[:3])}"
-                + (f" and {len(workloads) - 3} more"
-                   if len(workloads) > 3 else "") + f"): {why}"
-                for (contestant, why), workloads in self.found.items()]
+        return [", ".join(names[:3])
+                + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+                + f": {why}" for why, names in self.found.items()]
 
 
 def figure(value: float) -> str:

@@ -240,6 +240,21 @@ class Measurement:
             if key not in PLAIN and isinstance(value, (int, float))
             and not isinstance(value, bool)})
 
+    def http(self, quick: bool) -> None:
+        """The HTTP servers, which wrk loads: http_bench starts both."""
+        import http_bench
+        for entry in http_bench.run(self.path, self.chosen, quick):
+            contestant, workload = entry["name"].split("/", 1)
+            row = self.data.add(contestant, workload)
+            row.unit = entry.get("unit", "request")
+            row.error = entry.get("error_message", "")
+            row.iterations = int(entry.get("iterations", 1))
+            if "real_time" in entry:
+                row.samples.append({"round": 1, TIME: entry["real_time"]} | {
+                    key: value for key, value in entry.items()
+                    if key not in PLAIN and isinstance(value, (int, float))
+                    and not isinstance(value, bool)})
+
     def count(self, contestants: list[Contestant], family: str) -> None:
         """One short round of a family whose counters are wanted, not its
         times, for contestants that need not be among the chosen ones. Those

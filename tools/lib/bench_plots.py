@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from bench_data import FLOOR, Data, Row, figure, quartiles
-from bench_workloads import family
+from bench_workloads import BY_LANES, family
 
 SVG = "http://www.w3.org/2000/svg"
 XLINK = "http://www.w3.org/1999/xlink"
@@ -223,9 +223,8 @@ def lanes(data: Data) -> Plot | None:
     for row in data.rows.values():
         match = re.fullmatch(r"copy-lanes(\d+)", row.contestant)
         value = row.median("bytes/switch")
-        if match and family(row.workload) == "volume" and value is not None:
-            patterns.setdefault(row.workload.split("/", 1)[1],
-                                {})[int(match[1])] = value
+        if match and family(row.workload) in BY_LANES and value is not None:
+            patterns.setdefault(row.workload, {})[int(match[1])] = value
     counts = sorted({count for points in patterns.values()
                      for count in points})
     if len(counts) < 2:

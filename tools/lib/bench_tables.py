@@ -79,14 +79,16 @@ class Tables:
             heading.append(FLOOR + " ")
         return [heading, *rows]
 
-    def counters(self, columns: list[str]) -> list[list[str]]:
-        """What workloads count, but for zeros and dashes only."""
+    def counters(self, columns: list[str], wanted: str) -> list[list[str]]:
+        """What workloads count (only `wanted`, unless that is ""), but for
+        rows of zeros and dashes."""
         data, rows = self.data, []
         for workload in data.workloads():
             found = [data.row(column, workload) for column in columns]
             quantities = dict.fromkeys(
                 quantity for row in found if row
-                for quantity in row.quantities() if quantity != TIME)
+                for quantity in row.quantities()
+                if quantity != TIME and wanted in ("", quantity))
             for quantity in quantities:
                 cells = [figure(row.median(quantity))
                          if row and row.values(quantity) else "-"
@@ -102,10 +104,11 @@ class Tables:
         return [["", *columns], *result] if result else []
 
 
-def show(data: Data, base: str) -> None:
+def show(data: Data, base: str, everything: bool = True) -> None:
     """Prints all tables of a run; peers have one of their own.
 
-    base  of the ratios; "": private, and only below the plain switch
+    base        of the ratios; "": private, and only below the plain switch
+    everything  all that was counted; else only the bytes that were copied
     """
     tables = Tables(data)
     ours = [each for each in data.contestants if each not in data.peers]
@@ -133,7 +136,7 @@ def show(data: Data, base: str) -> None:
         say()
         table(tables.times([*beside, *some], [each for each in workloads if any(
             data.row(one, each) for one in some)], base, False))
-    counted = tables.counters(ours)
+    counted = tables.counters(ours, "" if everything else "bytes/switch")
     if counted:
         say("\nCopied: bytes per switch, saved and filled"
             + ("; live/N: twice N, or twice what\nthe library's frames "

@@ -11,9 +11,9 @@ from common import Problem
 GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
     "switching": ("Switching", ("switch", "pair", "hub", "ring", "nested",
                                 "sizes")),
-    "copying": ("Copying", ("live", "volume")),
+    "copying": ("Copying", ("live", "volume", "population")),
     "life": ("Life and death", ("spawn", "throw")),
-    "memory": ("Memory", ("park", "deep")),
+    "memory": ("Memory", ("park", "recursion")),
     "extras": ("What is extra", ("trace", "check", "threads")),
     "real": ("Real input", ("expat", "http")),
 }
@@ -28,8 +28,10 @@ MAIN = re.compile(r"switch|pair|ring/(2|16|1024|100000)"
 # Each of these takes many seconds on some contestant: they come last in a
 # round, by themselves, so that only they get fewer rounds if time is short.
 LONG = re.compile(r"/1000000$")
+# Whose bytes the report shows by the number of lanes.
+BY_LANES = ("volume", "population")
 # What a quick report leaves out.
-NOT_QUICK = re.compile(r"/10000*00$")
+NOT_QUICK = re.compile(r"[/-]10000*00$")
 
 
 def family(workload: str) -> str:
