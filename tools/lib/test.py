@@ -131,6 +131,8 @@ class Run:
 
     def wanted(self, test: dict) -> bool:
         suites = {suite.split(":")[-1] for suite in test["suite"]}
+        if "full" in suites and not self.options.full:
+            return False
         return not self.options.backend or bool(
             suites & set(self.options.backend))
 
