@@ -199,6 +199,7 @@ struct greenlet_thread {
     void *overflow_stack; /* the alternate signal stack that we made       */
     uintptr_t own_low, own_high; /* the thread's own stack, if known       */
 
+    int tid; /* the kernel's number of it: for debuggers                   */
     bool exiting, settled;
     void *block;                          /* what to free */
     struct greenlet_thread *next, **link; /* all threads; core_threads_lock */

@@ -38,6 +38,7 @@
 #define core_find_own_stack greenlet_core_find_own_stack
 #define config_number greenlet_config_number
 
+#define slab_layout greenlet_slab_layout
 #define slab_take greenlet_slab_take
 #define slab_give greenlet_slab_give
 #define slab_maker greenlet_slab_maker

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "core.h"
+#include "layout.h"
 
 enum { SLAB_BYTES = 65536, SLABS_KEPT = 4 };
 
@@ -27,6 +28,14 @@ struct greenlet_slab {
 enum {
     SLOTS =
         (SLAB_BYTES - sizeof(struct greenlet_slab)) / sizeof(struct greenlet)
+};
+
+__attribute__((section(".data"))) const struct slab_layout slab_layout = {
+    .bytes = SLAB_BYTES,
+    .maker = offsetof(struct greenlet_slab, maker),
+    .next = offsetof(struct greenlet_slab, next),
+    .used_high = offsetof(struct greenlet_slab, used_high),
+    .slots = offsetof(struct greenlet_slab, slots),
 };
 
 static struct greenlet_slab *slab_of(const greenlet *g) {

@@ -10,8 +10,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "backend.h"
+#include "layout.h"
 
 struct greenlet_thread core_nobody = {.fast = ~(uintptr_t)0};
 __thread struct greenlet_thread *core_self
@@ -124,12 +127,22 @@ static void unlock_all(void) {
     pthread_mutex_unlock(&core_threads_lock);
 }
 
+static int thread_id(void) {
+#ifdef SYS_gettid
+    return (int)syscall(SYS_gettid);
+#else
+    return 0; /* not known */
+#endif
+}
+
 /* In a fork's child only this thread goes on; the others' greenlets read as
  * dead, and what they hold stays as it was at that moment. */
 static void forked(void) {
     for (struct greenlet_thread *t = core_threads; t; t = t->next)
         if (t != core_self)
             atomic_store(&t->exited, true);
+    if (core_self != &core_nobody)
+        core_self->tid = thread_id();
     unlock_all();
 }
 
@@ -171,6 +184,8 @@ static int adopt(const greenlet_thread_options *o) {
     struct greenlet_thread *t = (void *)(((uintptr_t)block + CACHE_LINE - 1) &
                                          ~(uintptr_t)(CACHE_LINE - 1));
     t->block = block;
+    t->tid = thread_id();
+    __asm__ volatile("" ::"r"(&greenlet_anchor)); /* linked in, and kept */
     atomic_store(&t->fast, CORE_AWAY);
     t->check = (int)config_number("GREENLET_CHECK", -1, -1, 0);
     pthread_mutex_init(&t->lock, NULL);

@@ -60,12 +60,6 @@
 /* The main greenlet's base: a thread's own stack has none that we know. */
 #define MAIN_BASE ((char *)(UINTPTR_MAX & ~(uintptr_t)63))
 
-/* Where a greenlet goes on. */
-struct point {
-    sigjmp_buf env; /* has no signal mask */
-    void *sp;       /* env's is not readable; at most some words below it */
-};
-
 /* At the top of each stack. */
 struct seat {
     struct point point; /* on_signal(), on this stack */
@@ -93,9 +87,12 @@ static greenlet_message arrive(void) {
     return t->mail_after ? core_after(m) : m;
 }
 
-/* An address just below the caller's frame, whatever the CPU. */
-static __attribute__((noinline)) void *below(void) {
-    return __builtin_frame_address(0);
+/* Notes where its caller is: all that an unwinder needs, if the caller's
+ * frame has the callee-saved registers. */
+static __attribute__((noinline)) void mark(struct point *p, void *fp) {
+    p->ip = __builtin_extract_return_addr(__builtin_return_address(0));
+    p->sp = __builtin_dwarf_cfa();
+    p->fp = fp;
 }
 
 /* No local is changed between sigsetjmp and its second return. */
@@ -103,7 +100,8 @@ greenlet_message backend_hop(greenlet_message m, greenlet *from, greenlet *to,
                              bool after) {
     struct point here;
     leave(core_self, m, after);
-    here.sp = below();
+    __builtin_unwind_init(); /* saves the callee-saved registers */
+    mark(&here, __builtin_frame_address(0));
     from->b.point = &here;
     if (sigsetjmp(here.env, 0) == 0)
         siglongjmp(to->b.point->env, 1);
@@ -330,6 +328,7 @@ static int prime(struct greenlet_thread *t, struct stack s) {
         status = errno == EPERM ? EBUSY : ENOMEM;
     } else {
         seat->point.sp = seat;
+        seat->point.ip = seat->point.fp = NULL;
         t->b.request = &request;
         pthread_mutex_lock(&lock);
         status = exchange_signal(&request);
