@@ -106,17 +106,19 @@ class Core:
     def unpack(self, layout: struct.Struct, at: int) -> tuple:
         return layout.unpack(self.piece(at, layout.size))
 
-    def find(self, what: bytes, at: int, end: int) -> int:
-        """Where `what` is in the file, between at and end; -1: nowhere."""
-        while at < end:
-            data = self.piece(at, min(end - at, 1 << 20))
-            found = data.find(what)
-            if found >= 0:
-                return at + found
+    def find(self, what: bytes, most: int) -> list[int]:
+        """Where `what` is in the file, the first `most` places."""
+        found, at = [], 0
+        while at < self.size and len(found) < most:
+            data = self.piece(at, 1 << 20)
+            k = data.find(what)
+            while k >= 0:
+                found.append(at + k)
+                k = data.find(what, k + 1)
             if len(data) < 1 << 20:
                 break
             at += len(data) - len(what) + 1
-        return -1
+        return found[:most]
 
     def layout(self, text: str) -> struct.Struct:
         return struct.Struct(self.prefix + text)
@@ -261,16 +263,14 @@ class Core:
 
     def anchors(self) -> list[int]:
         """Addresses of anchors: magic, and `self` its own address."""
-        found = []
-        for load in self.loads:
-            at, end = load.offset, load.offset + load.in_file
-            while (at := self.find(MAGIC, at, end)) >= 0:
-                address = load.address + at - load.offset
-                here = self.piece(at + 16, self.word)
-                if int.from_bytes(here, self.order) == address:
-                    found.append(address)
-                at += 1
-        return found
+        found = set()
+        for at in self.find(MAGIC, 1000):
+            itself = int.from_bytes(self.piece(at + 16, self.word), self.order)
+            for load in self.loads:
+                if (load.offset <= at < load.offset + load.in_file
+                        and load.address + at - load.offset == itself):
+                    found.add(itself)
+        return sorted(found)
 
     def images(self) -> list[Image]:
         """One for each libgreenlet in the process."""
@@ -355,7 +355,6 @@ def status_note(core: Core, g: Greenlet, tid: int, delta: int) -> bytes:
         word.pack_into(data, cpu.regs + index * core.word,
                        value & (1 << 8 * core.word) - 1)
 
-    data[:16] = bytes(16)  # no signal
     core.layout("i").pack_into(data, cpu.pid, tid)
     for index in cpu.clear:
         put(index, 0)

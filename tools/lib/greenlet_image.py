@@ -98,23 +98,26 @@ class Anchor:
         except Unreadable:
             raise Problem(f"the anchor at {address:#x} points nowhere"
                           f" ({slab:#x})") from None
-        self.check()
+        self.check(reader.memory.word)
 
-    def check(self) -> None:
-        inside = [getattr(self.greenlet, name) for name in
-                  "home parent entry side state flags serial".split()]
-        inside += [offset for offset in (self.stack.sp, self.stack.context,
-                                         self.stack.base, self.stack.slice,
-                                         self.stack.saved) if offset != NONE]
-        size, slab = self.greenlet.bytes, self.slab
-        good = (32 <= size <= 4096 and all(o < size for o in inside)
+    def check(self, word: int) -> None:
+        g, stack, slab = self.greenlet, self.stack, self.slab
+        size = g.bytes
+        ends = [g.state + 1, g.flags + 1, g.serial + 4, stack.base + word]
+        ends += [offset + word for offset in (g.home, g.parent, g.entry,
+                                              g.side)]
+        ends += [offset + word for offset in (stack.sp, stack.context,
+                                              stack.slice, stack.saved)
+                 if offset != NONE]
+        good = (32 <= size <= 4096 and all(end <= size for end in ends)
                 and 4096 <= slab.bytes <= 1 << 24
                 and slab.bytes & slab.bytes - 1 == 0
                 and max(slab.slots, slab.maker, slab.next,
                         slab.used_high) < slab.bytes
                 and max(vars(self.thread).values()) < 1 << 20
                 and max(vars(self.side).values()) < 1 << 16
-                and (self.stack.sp != NONE) != (self.stack.context != NONE))
+                and (stack.sp != NONE) != (stack.context != NONE)
+                and (stack.slice != NONE) == (stack.saved != NONE))
         if not good:
             raise Problem(f"the anchor at {self.address:#x} is damaged")
 
