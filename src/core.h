@@ -15,6 +15,7 @@
 
 #include "greenlet.h"
 #include "names.h"
+#include "probes.h"
 
 /* From the one folder of backends/ that this build has. */
 #include "backend_state.h"
@@ -149,7 +150,8 @@ enum {
     SLOW_CHECK = 4,
     SLOW_DROPPED = 8,  /* the current greenlet has lost its last reference */
     SLOW_SPECIAL = 16, /* the current greenlet is CORE_SPECIAL             */
-    SLOW_FORBID = 32   /* inside a hook that must not switch               */
+    SLOW_FORBID = 32,  /* inside a hook that must not switch               */
+    SLOW_TRACE = 64    /* t->trace records                                 */
 };
 
 struct greenlet_slab;
@@ -199,6 +201,7 @@ struct greenlet_thread {
     void *overflow_stack; /* the alternate signal stack that we made       */
     uintptr_t own_low, own_high; /* the thread's own stack, if known       */
 
+    struct core_trace *trace; /* the recorder's; NULL: off */
     int tid; /* the kernel's number of it: for debuggers                   */
     bool exiting, settled;
     void *block;                          /* what to free */
@@ -273,6 +276,9 @@ static inline void core_slow_off(struct greenlet_thread *t, unsigned reason) {
 
 /* ---- For the backends ------------------------------------------------- */
 
+/* greenlet.c: what a report calls it. Async-signal-safe. */
+const char *core_label(const greenlet *g);
+
 /* switch.c: what a slow switch owes before it can no longer fail. */
 void core_commit_slow(struct greenlet_thread *t, greenlet *from, greenlet *to,
                       bool after);
@@ -285,6 +291,8 @@ static inline void core_commit(struct greenlet_thread *t, greenlet *from,
                                greenlet *to, bool after) {
     if (unlikely(after || t->victim))
         core_commit_slow(t, from, to, after);
+    PROBE_START(to);
+    PROBE_SWITCH(from, to);
     core_set_state(to, GREENLET_ACTIVE);
     t->current = to;
     counter_add(&t->counters.switches, 1);
@@ -300,9 +308,6 @@ _Noreturn void core_finish(greenlet_message last);
 /* Ends the process with a message that names both greenlets (may be NULL). */
 _Noreturn void core_fatal(const char *what, const greenlet *a,
                           const greenlet *b);
-
-/* greenlet.c: what a report calls it. Async-signal-safe. */
-const char *core_label(const greenlet *g);
 
 /* memory.c: the system's memory. All zero at first. Keeps errno; counts into
  * the calling thread's `allocations`. Returns NULL if there is none. */

@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "backend.h"
+#include "trace.h"
 
 _Static_assert(sizeof(struct greenlet) <= 112, "the header's limit");
 _Static_assert(offsetof(struct greenlet, b) == 0, "the backend's state first");
@@ -347,6 +348,9 @@ int greenlet_set_name(greenlet *g, const char *name) {
     size_t n = name ? strnlen(name, sizeof(g->side->name) - 1) : 0;
     memcpy(to, name ? name : "", n);
     memset(to + n, 0, sizeof(g->side->name) - n);
+    if (core_self->trace && core_home(g) == core_self &&
+        core_state(g) == GREENLET_ACTIVE)
+        trace_name(core_self, g);
     return 0;
 }
 

@@ -59,6 +59,13 @@
 #define overflow_thread_exit greenlet_overflow_thread_exit
 #define overflow_wanted greenlet_overflow_wanted
 
+#define trace_adopt greenlet_trace_adopt
+#define trace_exit greenlet_trace_exit
+#define trace_forked greenlet_trace_forked
+#define trace_switch greenlet_trace_switch
+#define trace_copy greenlet_trace_copy
+#define trace_name greenlet_trace_name
+
 #define stack_take greenlet_stack_take
 #define stack_give greenlet_stack_give
 #define stack_pool_destroy greenlet_stack_pool_destroy

@@ -12,6 +12,7 @@
 
 #include "backend.h"
 #include "fpu.h"
+#include "trace.h"
 
 static greenlet_message failed(int status) {
     return (greenlet_message){NULL, status};
@@ -198,6 +199,7 @@ __attribute__((aligned(64))) greenlet_message greenlet_switch(greenlet *to,
                    atomic_load_explicit(&t->fast, memory_order_relaxed))) {
         t->current = to;
         counter_add(&t->counters.switches, 1);
+        PROBE_SWITCH(from, to);
         return backend_resume(m, from, to);
     }
     return core_switch(to, m);
@@ -238,6 +240,8 @@ void core_commit_slow(struct greenlet_thread *t, greenlet *from, greenlet *to,
         bury(t, to);
     if (!after)
         return;
+    if (t->trace)
+        trace_switch(t, from, to);
     if (t->hooks.pre_switch) {
         t->slow |= SLOW_FORBID;
         t->hooks.pre_switch(from, to, t->hooks_data);
@@ -325,6 +329,7 @@ _Noreturn void core_finish(greenlet_message last) {
     struct greenlet_thread *t = core_self;
     greenlet *g = t->current;
 
+    PROBE_DEATH(g);
     if (t->hooks.on_finish)
         t->hooks.on_finish(g, last, t->hooks_data);
     if (g->side && g->side->locals)

@@ -15,6 +15,7 @@
 
 #include "backend.h"
 #include "layout.h"
+#include "trace.h"
 
 struct greenlet_thread core_nobody = {.fast = ~(uintptr_t)0};
 __thread struct greenlet_thread *core_self
@@ -143,6 +144,7 @@ static void forked(void) {
             atomic_store(&t->exited, true);
     if (core_self != &core_nobody)
         core_self->tid = thread_id();
+    trace_forked();
     unlock_all();
 }
 
@@ -219,6 +221,7 @@ static int adopt(const greenlet_thread_options *o) {
     core_threads = t;
     pthread_mutex_unlock(&core_threads_lock);
     core_refresh(t);
+    trace_adopt(t);
     errno = saved;
     return 0;
 
@@ -457,6 +460,7 @@ static void thread_exit(void *arg) {
 
     backend_abandon(t);
     overflow_thread_exit(t);
+    trace_exit(t);
     core_self = &core_nobody;
     for (greenlet *next; unreferenced; unreferenced = next) {
         next = unreferenced->queue_next;

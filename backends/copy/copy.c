@@ -36,6 +36,7 @@
 #include "arch.h"
 #include "backend.h"
 #include "move.h"
+#include "trace.h"
 
 enum {
     GUARD_BYTES = 65536,
@@ -340,6 +341,7 @@ static bool place_base(struct greenlet_thread *t, struct copy_plan *p, char *sp,
 static void note_eviction(struct greenlet_thread *t, struct copy_plan *p,
                           greenlet *o, size_t n) {
     p->moved += n;
+    TRACE_EVICTED(t, p->after, o, n);
     counter_add(&t->counters.evictions, 1);
     counter_add(&t->counters.saved_bytes, n);
     if (unlikely(o->flags & GREENLET_STATS)) {
@@ -448,6 +450,8 @@ static inline struct arch_copy *prepare_refill(struct greenlet_thread *t,
     core_set_away(t, o);
     r->head = NULL;
     r->used = true;
+    PROBE_EVICT(o, n);
+    PROBE_SWITCH(from, to);
     t->current = to;
     p->refill = true;
     p->frame = sp;
@@ -504,6 +508,7 @@ static __attribute__((noinline)) void *fill(struct greenlet_thread *t,
         r->head = p->from->b.next;
     if (n) {
         p->moved += n;
+        TRACE_FILLED(t, p->after, to, n);
         counter_add(&t->counters.fills, 1);
         counter_add(&t->counters.filled_bytes, n);
         if (unlikely(to->flags & GREENLET_STATS)) {
@@ -544,6 +549,7 @@ void *arch_copy_fill(struct arch_copy *c) {
     unsigned class = to->b.class;
     if (unlikely(!p->refill))
         return fill(t, p);
+    PROBE_FILL(to, n);
     move_small(to->b.sp, slice, n);
     to->b.slice = NULL;
     to->b.saved = 0;
