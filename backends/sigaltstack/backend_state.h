@@ -9,6 +9,8 @@
 #include "stacks.h"
 
 #define BACKEND_NAME "sigaltstack"
+#define BACKEND_FRAME_BYTES 0
+#define BACKEND_SP_ALIGN sizeof(void *)
 
 struct point;
 struct request;
