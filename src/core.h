@@ -33,6 +33,7 @@ enum {
     CORE_MERGED = 0x08,  /* all references are counted in `shared`         */
     CORE_FOREIGN = 0x10, /* lives in another thread's slab                 */
     CORE_MAIN = 0x20,
+    CORE_CANARY = 0x40, /* the word at its base is check.c's              */
     CORE_VISITED = 0x80 /* greenlet_thread_shutdown has tried it           */
 };
 
@@ -60,6 +61,12 @@ struct greenlet {
     uint16_t reserved;
 };
 
+/* Of the bytes [sp, sp + bytes), at its last suspension; sp 0: none. */
+struct core_seal {
+    uintptr_t sp, bytes;
+    uint32_t epoch, crc; /* struct greenlet_thread's epoch at that time */
+};
+
 /* What few greenlets have. */
 struct greenlet_side {
     char name[48];
@@ -68,6 +75,7 @@ struct greenlet_side {
     greenlet **foreign_link;
     uint32_t fpu[2];                /* GREENLET_FPU: control words            */
     struct core_counters *counters; /* GREENLET_STATS                      */
+    struct core_seal seal;          /* check level 1                       */
 };
 
 /* ---- Counters --------------------------------------------------------- */
@@ -165,7 +173,10 @@ struct greenlet_thread {
 
     greenlet *main;
     unsigned slow;
-    int check; /* level; -1: none */
+    int check;                 /* level; -1: none                           */
+    uint32_t epoch;            /* seals of other ones are not looked at     */
+    bool strict;               /* close the stacks of all but the current   */
+    struct check_pages *pages; /* check.c: known to be readable; or NULL */
 
     /* The slow switch under way, from its decision to core_after(). */
     greenlet *origin;
@@ -317,8 +328,12 @@ void memory_unmap(void *p, size_t bytes);
 void memory_discard(void *p, size_t bytes);    /* content goes, range stays   */
 size_t memory_resident(void *p, size_t bytes); /* bytes in memory, pages   */
 size_t memory_page(void);
-void *memory_alloc(size_t bytes); /* calloc */
+unsigned long memory_unmaps(void); /* memory_unmap() calls so far */
+void *memory_alloc(size_t bytes);  /* calloc */
 void memory_free(void *p);
+
+/* Check level 2 and strict mode: no stack is smaller. */
+enum { CHECK_STACK_BYTES = 65536 };
 
 /* ---- Within the core -------------------------------------------------- */
 

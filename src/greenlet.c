@@ -266,7 +266,11 @@ static int make(struct greenlet_thread *t, greenlet *g, greenlet_entry *entry,
     struct greenlet_thread *home = core_thread_of(parent);
     if (atomic_load(&home->exited))
         return -EOWNERDEAD;
-    if ((status = backend_init(home, g, o)) != 0)
+    greenlet_options more = *o;
+    if (unlikely(home->check >= 2 || home->strict) && o->stack_bytes &&
+        o->stack_bytes < CHECK_STACK_BYTES)
+        more.stack_bytes = CHECK_STACK_BYTES;
+    if ((status = backend_init(home, g, &more)) != 0)
         return status;
     core_set_away(t, g);
     atomic_store_explicit(&g->parent, greenlet_ref(parent),
@@ -371,13 +375,15 @@ const char *greenlet_strerror(intptr_t status) {
     case -EBUSY:
         return "not now: inside a hook, too late, or it did not die";
     case -EFAULT:
-        return "not on that greenlet's stack";
+        return "not on that greenlet's stack, or it is corrupt";
     case -ELOOP:
         return "a greenlet cannot be its own ancestor";
     case -E2BIG:
         return "no stack is that large";
     case -EAGAIN:
         return "no key is left";
+    case -ENOSYS:
+        return "libgreenlet-debug is not there";
     case -ENOTSUP:
         return "not supported by this backend or greenlet";
     default:

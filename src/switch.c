@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "backend.h"
+#include "check.h"
 #include "fpu.h"
 #include "trace.h"
 
@@ -56,36 +57,6 @@ static int route(struct greenlet_thread *t, greenlet **to,
         if (m->status == GREENLET_EXIT)
             m->status = 0;
     }
-}
-
-/* Where `g` may run, as far as is known. */
-static void bounds(struct greenlet_thread *t, const greenlet *g, uintptr_t *low,
-                   uintptr_t *high) {
-    size_t guard;
-    backend_bounds(t, g, low, high, &guard);
-    if (guard == 0 && t->own_high) {
-        *low = t->own_low;
-        *high = t->own_high;
-    }
-}
-
-/* Check level 0: is this call on the stack that the current greenlet has? */
-static int misplaced(struct greenlet_thread *t, const greenlet *from,
-                     const greenlet *to) {
-    uintptr_t low, high, here = (uintptr_t)__builtin_frame_address(0);
-    bounds(t, from, &low, &high);
-    if (here < low || here >= high)
-        return -EFAULT;
-    if (core_state(to) == GREENLET_ACTIVE && to != from) {
-        greenlet_stack s;
-        const void *saved;
-        backend_describe(to, &s, &saved);
-        bounds(t, to, &low, &high);
-        if ((uintptr_t)s.sp < low || (uintptr_t)s.sp >= high || s.sp > s.base ||
-            s.saved_bytes > (uintptr_t)s.base - (uintptr_t)s.sp)
-            core_fatal("a suspended stack's pointers are corrupt", to, from);
-    }
-    return 0;
 }
 
 /* Supplies a new greenlet's entry. 1: the hook ran, look again. */
@@ -143,7 +114,8 @@ greenlet_message core_transfer(struct greenlet_thread *t, greenlet *to,
             return failed(status);
         break;
     }
-    if (unlikely(t->check >= 0) && (status = misplaced(t, from, target)) != 0)
+    if (unlikely(t->check >= 0) &&
+        (status = check_switch(t, from, target)) != 0)
         return failed(status);
 
     greenlet_event event =
@@ -254,6 +226,8 @@ void core_commit_slow(struct greenlet_thread *t, greenlet *from, greenlet *to,
         fpu_set(to->flags & GREENLET_FPU ? to->side->fpu : t->fpu);
     }
     count(t, from, to);
+    if (t->strict)
+        strict_open(t, to);
     t->dropped = t->slow & SLOW_DROPPED;
     t->slow &= ~(unsigned)(SLOW_DROPPED | SLOW_SPECIAL);
     if (to->flags & CORE_SPECIAL)
@@ -266,6 +240,8 @@ greenlet_message core_after(greenlet_message m) {
     greenlet *origin = t->origin, *to = t->current;
     greenlet_event event = t->event;
     bool fresh = t->fresh;
+    if (t->check >= 0)
+        check_arrived(t, origin, t->died, fresh);
     /* One that has no reference and is not to end now was leaked before. */
     bool leaked = !t->died && !t->dropped && core_unreferenced(origin);
     greenlet_ref(origin);
@@ -339,6 +315,8 @@ _Noreturn void core_finish(greenlet_message last) {
     else if (last.status < 0)
         last.status = -EINVAL;
     greenlet *to = heir(t, g, &last);
+    if (t->check >= 0)
+        check_switch(t, g, to); /* whatever it says: there is no way back */
     unsigned how = prepare(
         t, g, to, last.status ? GREENLET_EVENT_THROW : GREENLET_EVENT_SWITCH,
         true, HOW_MUST);

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "backend.h"
+#include "check.h"
 #include "layout.h"
 #include "trace.h"
 
@@ -58,6 +59,7 @@ enum {
     CACHE_LINE = 64,
     DEFAULT_LANES = 8,
     DEFAULT_BYTES = 256 * 1024,
+    STRICT_LANES = 8192
 };
 static const int64_t BYTES_MAX = 1 << 30;
 
@@ -77,6 +79,18 @@ static int settle_bytes(size_t *out, size_t given, const char *name) {
     return 0;
 }
 
+/* Unwinding needs some stack of the greenlet that does it. */
+static void settle_checks(struct greenlet_thread *t) {
+    if (t->strict)
+        t->lanes = STRICT_LANES; /* of its own for everyone, for long */
+    if (t->check < 2 && !t->strict)
+        return;
+    if (t->lane_bytes < CHECK_STACK_BYTES)
+        t->lane_bytes = CHECK_STACK_BYTES;
+    if (t->stack_bytes < CHECK_STACK_BYTES)
+        t->stack_bytes = CHECK_STACK_BYTES;
+}
+
 static int settle_options(struct greenlet_thread *t,
                           const greenlet_thread_options *o) {
     if (o->lanes < -1 || o->lanes > GREENLET_LANES_MAX)
@@ -85,11 +99,11 @@ static int settle_options(struct greenlet_thread *t,
                    ? o->lanes
                    : (int)config_number("GREENLET_LANES", DEFAULT_LANES, 0,
                                         GREENLET_LANES_MAX);
-    return settle_bytes(&t->lane_bytes, o->lane_bytes, "GREENLET_LANE_BYTES") ||
-                   settle_bytes(&t->stack_bytes, o->stack_bytes,
-                                "GREENLET_STACK_BYTES")
-               ? -EINVAL
-               : 0;
+    if (settle_bytes(&t->lane_bytes, o->lane_bytes, "GREENLET_LANE_BYTES") ||
+        settle_bytes(&t->stack_bytes, o->stack_bytes, "GREENLET_STACK_BYTES"))
+        return -EINVAL;
+    settle_checks(t);
+    return 0;
 }
 
 /* The bounds that the C library gives, if the caller really is within: a host
@@ -117,15 +131,17 @@ void core_find_own_stack(struct greenlet_thread *t) {
 static void thread_exit(void *arg);
 
 static void lock_all(void) {
+    debug_forking(DEBUG_FORK_PREPARE);
     pthread_mutex_lock(&core_threads_lock);
     for (struct greenlet_thread *t = core_threads; t; t = t->next)
         pthread_mutex_lock(&t->lock);
 }
 
-static void unlock_all(void) {
+static void unlock_all(enum debug_fork phase) {
     for (struct greenlet_thread *t = core_threads; t; t = t->next)
         pthread_mutex_unlock(&t->lock);
     pthread_mutex_unlock(&core_threads_lock);
+    debug_forking(phase);
 }
 
 static int thread_id(void) {
@@ -145,8 +161,10 @@ static void forked(void) {
     if (core_self != &core_nobody)
         core_self->tid = thread_id();
     trace_forked();
-    unlock_all();
+    unlock_all(DEBUG_FORK_CHILD);
 }
+
+static void forked_parent(void) { unlock_all(DEBUG_FORK_PARENT); }
 
 /* What all threads share. Done when the library is loaded: a fork that has
  * begun when the handlers are registered would leave the child a lock that
@@ -161,7 +179,7 @@ static int first_use(void) {
         have_key = status == 0;
     }
     if (status == 0 && !set_up) {
-        status = pthread_atfork(lock_all, unlock_all, forked);
+        status = pthread_atfork(lock_all, forked_parent, forked);
         set_up = status == 0;
     }
     pthread_mutex_unlock(&core_threads_lock);
@@ -172,6 +190,7 @@ static __attribute__((constructor)) void loaded(void) { first_use(); }
 
 static void discard(struct greenlet_thread *t) {
     slab_destroy(t);
+    memory_free(t->pages);
     pthread_mutex_destroy(&t->lock);
     memory_free(t->block);
 }
@@ -189,8 +208,8 @@ static int adopt(const greenlet_thread_options *o) {
     t->tid = thread_id();
     __asm__ volatile("" ::"r"(&greenlet_anchor)); /* linked in, and kept */
     atomic_store(&t->fast, CORE_AWAY);
-    t->check = (int)config_number("GREENLET_CHECK", -1, -1, 0);
     pthread_mutex_init(&t->lock, NULL);
+    check_configure(t);
     if ((status = settle_options(t, o)) != 0)
         goto fail;
     status = -ENOMEM;

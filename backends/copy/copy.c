@@ -606,7 +606,8 @@ int backend_init(struct greenlet_thread *t, greenlet *g,
     if (o->lane != GREENLET_ANY_LANE) {
         if (o->lane < 0 || o->lane >= t->lanes)
             return -EINVAL;
-        g->b.lane = (uint16_t)o->lane;
+        if (!t->strict)
+            g->b.lane = (uint16_t)o->lane;
     }
     return o->stack_bytes > t->lane_bytes ? -E2BIG : 0;
 }
@@ -714,8 +715,63 @@ void backend_describe(const greenlet *g, greenlet_stack *out,
 void backend_bounds(const struct greenlet_thread *t, const greenlet *g,
                     uintptr_t *low, uintptr_t *high, size_t *guard) {
     const struct copy_region *r = region_of(t, g);
+    if (!in_place(t) && g == t->b.plan.to && core_state(g) == GREENLET_NEW)
+        r = t->b.plan.region; /* chosen, and not yet occupied */
     bool lane = r && r->memory;
     *low = lane ? (uintptr_t)r->low : 0;
     *high = lane ? (uintptr_t)r->base : UINTPTR_MAX;
     *guard = lane ? GUARD_BYTES : 0;
+}
+
+/* ---- For checks -------------------------------------------------------- */
+
+int backend_lane(const greenlet *g) {
+    return g->b.lane == COPY_NO_LANE ? -1 : g->b.lane;
+}
+
+static const char *sound_place(const struct greenlet_thread *t,
+                               const greenlet *g) {
+    uintptr_t base = (uintptr_t)g->b.base;
+    if (g->flags & CORE_MAIN)
+        return g->b.base == t->b.place->base ? NULL : "its base is wrong";
+    if (base & 63 || base > (uintptr_t)t->b.place_top ||
+        (t->own_high && (base <= t->own_low || base > t->own_high)))
+        return "its base is not on the thread's stack";
+    return NULL;
+}
+
+static const char *sound_lane(const struct greenlet_thread *t,
+                              const greenlet *g) {
+    if (g->flags & CORE_MAIN)
+        return g->b.lane == COPY_NO_LANE && !g->b.saved ? NULL
+                                                        : "main is on a lane";
+    if (g->b.lane >= t->lanes || !t->b.lanes[g->b.lane].memory)
+        return "there is no such lane";
+    const struct copy_region *r = &t->b.lanes[g->b.lane];
+    if (g->b.base != r->base)
+        return "its base is not that of its lane";
+    if (!g->b.saved && r->head != g)
+        return "its bytes are neither in its lane nor saved";
+    return NULL;
+}
+
+const char *backend_sound(struct greenlet_thread *t, const greenlet *g) {
+    const char *what = in_place(t) ? sound_place(t, g) : sound_lane(t, g);
+    if (what || !g->b.saved)
+        return what;
+    if (g->b.class != RESERVE_CLASS &&
+        (g->b.class >= SLICE_CLASSES || slice_bytes(g->b.class) < g->b.saved))
+        return "more bytes are saved than its slice has";
+    return check_known(t, g->b.slice, g->b.saved) ? NULL
+                                                  : "its slice is not there";
+}
+
+void backend_point(struct greenlet_thread *t, const greenlet *g,
+                   struct backend_point_info *out) {
+    out->trampoline = arch_start;
+    out->end_high = (uintptr_t)g->b.base;
+    out->end_low = out->end_high - ARCH_PRIMED_BYTES;
+    out->owned_high = (uintptr_t)g->b.sp + ARCH_FRAME_BYTES;
+    if (in_place(t) && out->owned_high < (uintptr_t)t->b.place_top)
+        out->owned_high = (uintptr_t)t->b.place_top;
 }

@@ -10,6 +10,8 @@
 #include "stacks.h"
 
 #define BACKEND_NAME "sigaltstack"
+#define BACKEND_FRAME_BYTES 0
+#define BACKEND_SP_ALIGN sizeof(void *)
 
 struct request;
 

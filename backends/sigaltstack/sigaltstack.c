@@ -66,10 +66,13 @@ struct seat {
     struct seat *self;  /* the point is valid         */
 };
 
+enum { CANARY_BYTES = sizeof(uintptr_t) }; /* check.c's, at a stack's top */
+
 static size_t size_of(struct stack s) { return (size_t)(s.high - s.low); }
 
 static struct seat *seat_of(struct stack s) {
-    return (struct seat *)(((uintptr_t)s.high - sizeof(struct seat)) &
+    return (struct seat *)(((uintptr_t)s.high - CANARY_BYTES -
+                            sizeof(struct seat)) &
                            ~(uintptr_t)63);
 }
 
@@ -536,4 +539,44 @@ void backend_bounds(const struct greenlet_thread *t, const greenlet *g,
     *low = (uintptr_t)g->b.stack.low;
     *high = own ? UINTPTR_MAX : (uintptr_t)g->b.stack.high;
     *guard = own ? 0 : stack_guard_bytes();
+}
+
+/* ---- For checks -------------------------------------------------------- */
+
+int backend_lane(const greenlet *g) {
+    (void)g;
+    return -1;
+}
+
+const char *backend_sound(struct greenlet_thread *t, const greenlet *g) {
+    uintptr_t point = (uintptr_t)g->b.point, low, high;
+    if (g->flags & CORE_MAIN) {
+        if (g->b.stack.high != MAIN_BASE)
+            return "main has a stack of the pool";
+        low = t->own_low;
+        high = t->own_high ? t->own_high : UINTPTR_MAX;
+    } else {
+        const char *what = stack_sound(t, g->b.stack);
+        if (what)
+            return what;
+        low = (uintptr_t)g->b.stack.low;
+        high = (uintptr_t)g->b.stack.high;
+    }
+    if (point % sizeof(void *) || point < low || point > high ||
+        high - point < sizeof(struct point) ||
+        !check_known(t, g->b.point, sizeof(struct point)))
+        return "where it goes on is not on its stack";
+    return NULL;
+}
+
+void backend_point(struct greenlet_thread *t, const greenlet *g,
+                   struct backend_point_info *out) {
+    (void)t;
+    out->ip = (uintptr_t)g->b.point->ip;
+    out->fp = (uintptr_t)g->b.point->fp;
+    out->after_call = true;
+    out->trampoline = (const char *)(uintptr_t)begin + 1;
+    out->end_high = (uintptr_t)g->b.stack.high;
+    out->end_low = (uintptr_t)g->b.stack.low;
+    out->owned_high = 0;
 }

@@ -10,6 +10,8 @@
 #include "stacks.h"
 
 #define BACKEND_NAME "ucontext"
+#define BACKEND_FRAME_BYTES 0
+#define BACKEND_SP_ALIGN sizeof(void *)
 
 struct backend_greenlet {
     void *context;      /* ucontext_t: where to go on; stale while running   */
