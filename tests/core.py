@@ -182,7 +182,11 @@ def check_frames(name, text):
 # ---- Whole cores ----------------------------------------------------------
 
 def test_list(state):
-    check_list(tool("list", the_core(state)))
+    text = tool("list", the_core(state))
+    check_list(text)
+    if shutil.which("eu-addr2line"):
+        for entry in ("entry_deep", "entry_flat", "entry_gone"):
+            need(entry in text, text)
 
 
 def threads(state, *options):
