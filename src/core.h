@@ -15,6 +15,7 @@
 
 #include "greenlet.h"
 #include "names.h"
+#include "probes.h"
 
 /* From the one folder of backends/ that this build has. */
 #include "backend_state.h"
@@ -32,6 +33,7 @@ enum {
     CORE_MERGED = 0x08,  /* all references are counted in `shared`         */
     CORE_FOREIGN = 0x10, /* lives in another thread's slab                 */
     CORE_MAIN = 0x20,
+    CORE_CANARY = 0x40, /* the word at its base is check.c's              */
     CORE_VISITED = 0x80 /* greenlet_thread_shutdown has tried it           */
 };
 
@@ -67,6 +69,12 @@ struct greenlet {
     uint16_t reserved;
 };
 
+/* Of the bytes [sp, sp + bytes), at its last suspension; sp 0: none. */
+struct core_seal {
+    uintptr_t sp, bytes;
+    uint32_t epoch, crc; /* struct greenlet_thread's epoch at that time */
+};
+
 /* What few greenlets have. */
 struct greenlet_side {
     char name[48];
@@ -75,6 +83,7 @@ struct greenlet_side {
     greenlet **foreign_link;
     uint32_t fpu[2];                /* GREENLET_FPU: control words            */
     struct core_counters *counters; /* GREENLET_STATS                      */
+    struct core_seal seal;          /* check level 1                       */
 };
 
 /* ---- Counters --------------------------------------------------------- */
@@ -166,7 +175,8 @@ enum {
     SLOW_CHECK = 4,
     SLOW_DROPPED = 8,  /* the current greenlet has lost its last reference */
     SLOW_SPECIAL = 16, /* the current greenlet is CORE_SPECIAL             */
-    SLOW_FORBID = 32   /* inside a hook that must not switch               */
+    SLOW_FORBID = 32,  /* inside a hook that must not switch               */
+    SLOW_TRACE = 64    /* t->trace records                                 */
 };
 
 struct greenlet_slab;
@@ -180,7 +190,10 @@ struct greenlet_thread {
 
     greenlet *main;
     unsigned slow;
-    int check; /* level; -1: none */
+    int check;                 /* level; -1: none                           */
+    uint32_t epoch;            /* seals of other ones are not looked at     */
+    bool strict;               /* close the stacks of all but the current   */
+    struct check_pages *pages; /* check.c: known to be readable; or NULL */
 
     /* The slow switch under way, from its decision to core_after(). */
     greenlet *origin;
@@ -216,6 +229,8 @@ struct greenlet_thread {
     void *overflow_stack; /* the alternate signal stack that we made       */
     uintptr_t own_low, own_high; /* the thread's own stack, if known       */
 
+    struct core_trace *trace; /* the recorder's; NULL: off */
+    int tid; /* the kernel's number of it: for debuggers                   */
     bool exiting, settled;
     void *block;                          /* what to free */
     struct greenlet_thread *next, **link; /* all threads; core_threads_lock */
@@ -300,6 +315,9 @@ static inline void core_slow_off(struct greenlet_thread *t, unsigned reason) {
 
 /* ---- For the backends ------------------------------------------------- */
 
+/* greenlet.c: what a report calls it. Async-signal-safe. */
+const char *core_label(const greenlet *g);
+
 /* switch.c: what a slow switch owes before it can no longer fail. */
 void core_commit_slow(struct greenlet_thread *t, greenlet *from, greenlet *to,
                       bool after);
@@ -312,6 +330,8 @@ static inline void core_commit(struct greenlet_thread *t, greenlet *from,
                                greenlet *to, bool after) {
     if (unlikely(after || t->victim))
         core_commit_slow(t, from, to, after);
+    PROBE_START(to);
+    PROBE_SWITCH(from, to);
     core_set_state(to, GREENLET_ACTIVE);
     t->current = to;
     counter_add(&t->counters.switches, 1);
@@ -328,9 +348,6 @@ _Noreturn void core_finish(greenlet_message last);
 _Noreturn void core_fatal(const char *what, const greenlet *a,
                           const greenlet *b);
 
-/* greenlet.c: what a report calls it. Async-signal-safe. */
-const char *core_label(const greenlet *g);
-
 /* memory.c: the system's memory. All zero at first. Keeps errno; counts into
  * the calling thread's `allocations`. Returns NULL if there is none. */
 void *memory_map(size_t bytes, size_t align); /* lazily committed     */
@@ -339,8 +356,12 @@ void memory_unmap(void *p, size_t bytes);
 void memory_discard(void *p, size_t bytes);    /* content goes, range stays   */
 size_t memory_resident(void *p, size_t bytes); /* bytes in memory, pages   */
 size_t memory_page(void);
-void *memory_alloc(size_t bytes); /* calloc */
+unsigned long memory_unmaps(void); /* memory_unmap() calls so far */
+void *memory_alloc(size_t bytes);  /* calloc */
 void memory_free(void *p);
+
+/* Check level 2 and strict mode: no stack is smaller. */
+enum { CHECK_STACK_BYTES = 65536 };
 
 /* ---- Within the core -------------------------------------------------- */
 

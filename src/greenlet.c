@@ -15,6 +15,7 @@
 
 #include "backend.h"
 #include "slab.h"
+#include "trace.h"
 
 _Static_assert(sizeof(struct greenlet) <= 112, "the header's limit");
 _Static_assert(offsetof(struct greenlet, b) == 0, "the backend's state first");
@@ -290,7 +291,11 @@ static int make(struct greenlet_thread *t, greenlet *g, greenlet_entry *entry,
     struct greenlet_thread *home = core_thread_of(parent);
     if (atomic_load(&home->exited))
         return -EOWNERDEAD;
-    if ((status = backend_init(home, g, o)) != 0)
+    greenlet_options more = *o;
+    if (unlikely(home->check >= 2 || home->strict) && o->stack_bytes &&
+        o->stack_bytes < CHECK_STACK_BYTES)
+        more.stack_bytes = CHECK_STACK_BYTES;
+    if ((status = backend_init(home, g, &more)) != 0)
         return status;
     bool ready = entry && !o->flags && o->lane == GREENLET_ANY_LANE &&
                  core_state(parent) != GREENLET_NEW;
@@ -399,6 +404,9 @@ int greenlet_set_name(greenlet *g, const char *name) {
     size_t n = name ? strnlen(name, sizeof(g->side->name) - 1) : 0;
     memcpy(to, name ? name : "", n);
     memset(to + n, 0, sizeof(g->side->name) - n);
+    if (core_self->trace && core_home(g) == core_self &&
+        core_state(g) == GREENLET_ACTIVE)
+        trace_name(core_self, g);
     return 0;
 }
 
@@ -419,13 +427,15 @@ const char *greenlet_strerror(intptr_t status) {
     case -EBUSY:
         return "not now: inside a hook, too late, or it did not die";
     case -EFAULT:
-        return "not on that greenlet's stack";
+        return "not on that greenlet's stack, or it is corrupt";
     case -ELOOP:
         return "a greenlet cannot be its own ancestor";
     case -E2BIG:
         return "no stack is that large";
     case -EAGAIN:
         return "no key is left";
+    case -ENOSYS:
+        return "libgreenlet-debug is not there";
     case -ENOTSUP:
         return "not supported by this backend or greenlet";
     default:

@@ -106,7 +106,7 @@ GREENLET_API greenlet *greenlet_new(greenlet_entry *entry,
  * (another thread's), -EOWNERDEAD (its thread has exited), -EINVAL (NULL or
  * freed), -ENOMEM, -EBUSY (inside a hook that must not switch; sigaltstack
  * backend: a start from the alternate signal stack), -EFAULT (checking: not
- * on the current greenlet's stack).
+ * on the current greenlet's stack, or `to` is corrupt).
  * [switches, may allocate, statuses]                     Contract: 4-8, 13 */
 GREENLET_API greenlet_message greenlet_switch(greenlet *to, void *value);
 
@@ -365,10 +365,15 @@ GREENLET_API int greenlet_set_hooks(const greenlet_hooks *hooks, void *data);
  * [no switch, allocates, statuses]                        Contract: 27, 37 */
 GREENLET_API int greenlet_install_overflow_handler(void);
 
-/* Sets the calling thread's check level: -1 none (the default), 0: at each
- * switch the stack pointers are checked against the stacks they should be on,
- * and freed greenlets are kept from being reused at once. GREENLET_CHECK=0
- * in the environment does so for every thread. Returns 0, -EINVAL, -ENOMEM.
+/* Sets the calling thread's check level. At each switch, the greenlet that is
+ * to go on is looked at: -1 not at all (the default); 0: its stack pointer,
+ * resume address and the word at its stack's base; 1: and a checksum of its
+ * bytes since it was suspended; 2: and every frame. From 0 on, freed greenlets
+ * are also kept from being reused at once. What is found goes to the hook of
+ * greenlet_debug.h, which prints and aborts unless it was set.
+ * GREENLET_CHECK=0, 1, 2 or strict in the environment does so for every
+ * thread; docs/debugging.md. Returns 0, -EINVAL, -ENOMEM, -ENOSYS (level 2
+ * without libgreenlet-debug).
  * [no switch, may allocate, statuses]                         Contract: 28 */
 GREENLET_API int greenlet_set_check_level(int level);
 

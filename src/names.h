@@ -42,6 +42,7 @@
 #define core_find_own_stack greenlet_core_find_own_stack
 #define config_number greenlet_config_number
 
+#define slab_layout greenlet_slab_layout
 #define slab_take greenlet_slab_take
 #define slab_give greenlet_slab_give
 #define slab_maker greenlet_slab_maker
@@ -55,6 +56,7 @@
 #define memory_discard greenlet_memory_discard
 #define memory_resident greenlet_memory_resident
 #define memory_page greenlet_memory_page
+#define memory_unmaps greenlet_memory_unmaps
 #define memory_alloc greenlet_memory_alloc
 #define memory_free greenlet_memory_free
 
@@ -62,9 +64,44 @@
 #define overflow_thread_exit greenlet_overflow_thread_exit
 #define overflow_wanted greenlet_overflow_wanted
 
+#define trace_adopt greenlet_trace_adopt
+#define trace_exit greenlet_trace_exit
+#define trace_forked greenlet_trace_forked
+#define trace_switch greenlet_trace_switch
+#define trace_copy greenlet_trace_copy
+#define trace_name greenlet_trace_name
+
+#define check_configure greenlet_check_configure
+#define check_switch greenlet_check_switch
+#define check_arrived greenlet_check_arrived
+#define check_readable greenlet_check_readable
+#define check_extent greenlet_check_extent
+#define check_known greenlet_check_known
+#define check_hook greenlet_check_hook
+#define check_report greenlet_check_report
+#define crc32c greenlet_crc32c
+#define crc32c_by_table greenlet_crc32c_by_table
+#define debug_forking greenlet_debug_forking
+#define debug_get greenlet_debug_get
+#define debug_image greenlet_debug_image
+#define debug_context greenlet_debug_context
+#define debug_say_frames greenlet_debug_say_frames
+#define debug_say_some_frames greenlet_debug_say_some_frames
+#define debug_locate greenlet_debug_locate
+#define say_flush greenlet_say_flush
+#define say_text greenlet_say_text
+#define say_hex greenlet_say_hex
+#define say_dec greenlet_say_dec
+#define strict_open greenlet_strict_open
+#define strict_close greenlet_strict_close
+#define strict_peek greenlet_strict_peek
+#define strict_unpeek greenlet_strict_unpeek
+#define strict_fault greenlet_strict_fault
+
 #define stack_take greenlet_stack_take
 #define stack_give greenlet_stack_give
 #define stack_pool_destroy greenlet_stack_pool_destroy
+#define stack_sound greenlet_stack_sound
 #define stack_guard_bytes greenlet_stack_guard_bytes
 
 #define slice_take_slow greenlet_slice_take_slow
@@ -83,6 +120,9 @@
 #define backend_describe greenlet_backend_describe
 #define backend_bounds greenlet_backend_bounds
 #define backend_hop greenlet_backend_hop
+#define backend_lane greenlet_backend_lane
+#define backend_point greenlet_backend_point
+#define backend_sound greenlet_backend_sound
 
 #define arch_switch greenlet_arch_switch
 #define arch_switch_copy greenlet_arch_switch_copy

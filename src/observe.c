@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "backend.h"
+#include "check.h"
 
 int greenlet_set_tracer(greenlet_tracer *tracer, void *data,
                         greenlet_tracer **old_tracer, void **old_data) {
@@ -37,19 +38,6 @@ int greenlet_set_hooks(const greenlet_hooks *hooks, void *data) {
     return 0;
 }
 
-int greenlet_set_check_level(int level) {
-    struct greenlet_thread *t = core_thread();
-    if (!t)
-        return core_no_thread();
-    if (level < -1 || level > 0)
-        return -EINVAL;
-    if (level >= 0)
-        core_find_own_stack(t);
-    t->check = level;
-    level >= 0 ? core_slow_on(t, SLOW_CHECK) : core_slow_off(t, SLOW_CHECK);
-    return 0;
-}
-
 /* ---- Stacks ----------------------------------------------------------- */
 
 static int describe(const greenlet *g, greenlet_stack *out,
@@ -62,7 +50,9 @@ static int describe(const greenlet *g, greenlet_stack *out,
         return 0;
     if (core_home(g) != core_self)
         return -EPERM;
+    strict_peek(core_self, g);
     backend_describe(g, out, saved);
+    strict_unpeek(core_self, g);
     if (g == core_self->current)
         out->sp = __builtin_frame_address(0);
     return 0;
@@ -92,8 +82,10 @@ int greenlet_read_stack(const greenlet *g, const void *address, void *dst,
             in_slice = n;
         memcpy(dst, saved + (at - sp), in_slice);
     }
+    strict_peek(core_self, g);
     memcpy((char *)dst + in_slice, (const char *)address + in_slice,
            n - in_slice);
+    strict_unpeek(core_self, g);
     return 0;
 }
 

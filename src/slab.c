@@ -5,7 +5,17 @@
 
 #include <string.h>
 
+#include "layout.h"
+
 enum { SLABS_KEPT = 4 };
+
+__attribute__((section(".data"))) const struct slab_layout slab_layout = {
+    .bytes = SLAB_BYTES,
+    .maker = offsetof(struct greenlet_slab, maker),
+    .next = offsetof(struct greenlet_slab, next),
+    .used_high = offsetof(struct greenlet_slab, used_high),
+    .slots = offsetof(struct greenlet_slab, slots),
+};
 
 static void unlink_slab(struct greenlet_thread *t, struct greenlet_slab *s) {
     if (s->prev)

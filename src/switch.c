@@ -11,8 +11,10 @@
 #include <string.h>
 
 #include "backend.h"
+#include "check.h"
 #include "fpu.h"
 #include "slab.h"
+#include "trace.h"
 
 static greenlet_message failed(int status) {
     return (greenlet_message){NULL, status};
@@ -56,36 +58,6 @@ static int route(struct greenlet_thread *t, greenlet **to,
         if (m->status == GREENLET_EXIT)
             m->status = 0;
     }
-}
-
-/* Where `g` may run, as far as is known. */
-static void bounds(struct greenlet_thread *t, const greenlet *g, uintptr_t *low,
-                   uintptr_t *high) {
-    size_t guard;
-    backend_bounds(t, g, low, high, &guard);
-    if (guard == 0 && t->own_high) {
-        *low = t->own_low;
-        *high = t->own_high;
-    }
-}
-
-/* Check level 0: is this call on the stack that the current greenlet has? */
-static int misplaced(struct greenlet_thread *t, const greenlet *from,
-                     const greenlet *to) {
-    uintptr_t low, high, here = (uintptr_t)__builtin_frame_address(0);
-    bounds(t, from, &low, &high);
-    if (here < low || here >= high)
-        return -EFAULT;
-    if (core_state(to) == GREENLET_ACTIVE && to != from) {
-        greenlet_stack s;
-        const void *saved;
-        backend_describe(to, &s, &saved);
-        bounds(t, to, &low, &high);
-        if ((uintptr_t)s.sp < low || (uintptr_t)s.sp >= high || s.sp > s.base ||
-            s.saved_bytes > (uintptr_t)s.base - (uintptr_t)s.sp)
-            core_fatal("a suspended stack's pointers are corrupt", to, from);
-    }
-    return 0;
 }
 
 /* Supplies a new greenlet's entry. 1: the hook ran, look again. */
@@ -148,7 +120,8 @@ greenlet_message core_transfer(struct greenlet_thread *t, greenlet *to,
             return failed(status);
         break;
     }
-    if (unlikely(t->check >= 0) && (status = misplaced(t, from, target)) != 0)
+    if (unlikely(t->check >= 0) &&
+        (status = check_switch(t, from, target)) != 0)
         return failed(status);
 
     greenlet_event event =
@@ -214,6 +187,7 @@ __attribute__((aligned(64))) greenlet_message greenlet_switch(greenlet *to,
         if (likely(home == fast)) {
             t->current = to;
             counter_add(&t->counters.switches, 1);
+            PROBE_SWITCH(from, to);
             return backend_resume(m, from, to);
         }
 #if BACKEND_SHORT_WAYS
@@ -263,6 +237,8 @@ void core_commit_slow(struct greenlet_thread *t, greenlet *from, greenlet *to,
         bury(t, to);
     if (!after)
         return;
+    if (t->trace)
+        trace_switch(t, from, to);
     if (t->hooks.pre_switch) {
         t->slow |= SLOW_FORBID;
         t->hooks.pre_switch(from, to, t->hooks_data);
@@ -275,6 +251,8 @@ void core_commit_slow(struct greenlet_thread *t, greenlet *from, greenlet *to,
         fpu_set(to->flags & GREENLET_FPU ? to->side->fpu : t->fpu);
     }
     count(t, from, to);
+    if (t->strict)
+        strict_open(t, to);
     t->dropped = t->slow & SLOW_DROPPED;
     t->slow &= ~(unsigned)(SLOW_DROPPED | SLOW_SPECIAL);
     if (to->flags & CORE_SPECIAL)
@@ -287,6 +265,8 @@ greenlet_message core_after(greenlet_message m) {
     greenlet *origin = t->origin, *to = t->current;
     greenlet_event event = t->event;
     bool fresh = t->fresh;
+    if (t->check >= 0)
+        check_arrived(t, origin, t->died, fresh);
     /* One that has no reference and is not to end now was leaked before. */
     bool leaked = !t->died && !t->dropped && core_unreferenced(origin);
     greenlet_ref(origin);
@@ -348,6 +328,7 @@ static greenlet *heir(struct greenlet_thread *t, greenlet *g,
 
 static __attribute__((noinline)) _Noreturn void
 finish(struct greenlet_thread *t, greenlet *g, greenlet_message last) {
+    PROBE_DEATH(g);
     if (t->hooks.on_finish)
         t->hooks.on_finish(g, last, t->hooks_data);
     if (g->side && g->side->locals)
@@ -357,6 +338,8 @@ finish(struct greenlet_thread *t, greenlet *g, greenlet_message last) {
     else if (last.status < 0)
         last.status = -EINVAL;
     greenlet *to = heir(t, g, &last);
+    if (t->check >= 0)
+        check_switch(t, g, to); /* whatever it says: there is no way back */
     unsigned how = prepare(
         t, g, to, last.status ? GREENLET_EVENT_THROW : GREENLET_EVENT_SWITCH,
         true, HOW_MUST);
@@ -374,6 +357,8 @@ _Noreturn void core_finish(greenlet_message last) {
     if (likely(last.status == 0 && !g->side && core_is_near(t, parent) &&
                atomic_load_explicit(&t->fast, memory_order_relaxed) ==
                    (uintptr_t)t)) {
+        PROBE_DEATH(g);
+        PROBE_SWITCH(g, parent);
         core_set_state(g, GREENLET_DEAD);
         core_set_tag(t, g, CORE_OVER);
         t->current = parent;

@@ -10,9 +10,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "backend.h"
 #include "slab.h"
+#include "check.h"
+#include "layout.h"
+#include "trace.h"
 
 struct greenlet_thread core_nobody = {.fast = ~(uintptr_t)0};
 __thread struct greenlet_thread *core_self
@@ -55,6 +60,7 @@ enum {
     CACHE_LINE = 64,
     DEFAULT_LANES = 8,
     DEFAULT_BYTES = 256 * 1024,
+    STRICT_LANES = 8192
 };
 static const int64_t BYTES_MAX = 1 << 30;
 
@@ -74,6 +80,18 @@ static int settle_bytes(size_t *out, size_t given, const char *name) {
     return 0;
 }
 
+/* Unwinding needs some stack of the greenlet that does it. */
+static void settle_checks(struct greenlet_thread *t) {
+    if (t->strict)
+        t->lanes = STRICT_LANES; /* of its own for everyone, for long */
+    if (t->check < 2 && !t->strict)
+        return;
+    if (t->lane_bytes < CHECK_STACK_BYTES)
+        t->lane_bytes = CHECK_STACK_BYTES;
+    if (t->stack_bytes < CHECK_STACK_BYTES)
+        t->stack_bytes = CHECK_STACK_BYTES;
+}
+
 static int settle_options(struct greenlet_thread *t,
                           const greenlet_thread_options *o) {
     if (o->lanes < -1 || o->lanes > GREENLET_LANES_MAX)
@@ -82,11 +100,11 @@ static int settle_options(struct greenlet_thread *t,
                    ? o->lanes
                    : (int)config_number("GREENLET_LANES", DEFAULT_LANES, 0,
                                         GREENLET_LANES_MAX);
-    return settle_bytes(&t->lane_bytes, o->lane_bytes, "GREENLET_LANE_BYTES") ||
-                   settle_bytes(&t->stack_bytes, o->stack_bytes,
-                                "GREENLET_STACK_BYTES")
-               ? -EINVAL
-               : 0;
+    if (settle_bytes(&t->lane_bytes, o->lane_bytes, "GREENLET_LANE_BYTES") ||
+        settle_bytes(&t->stack_bytes, o->stack_bytes, "GREENLET_STACK_BYTES"))
+        return -EINVAL;
+    settle_checks(t);
+    return 0;
 }
 
 /* The bounds that the C library gives, if the caller really is within: a host
@@ -114,15 +132,25 @@ void core_find_own_stack(struct greenlet_thread *t) {
 static void thread_exit(void *arg);
 
 static void lock_all(void) {
+    debug_forking(DEBUG_FORK_PREPARE);
     pthread_mutex_lock(&core_threads_lock);
     for (struct greenlet_thread *t = core_threads; t; t = t->next)
         pthread_mutex_lock(&t->lock);
 }
 
-static void unlock_all(void) {
+static void unlock_all(enum debug_fork phase) {
     for (struct greenlet_thread *t = core_threads; t; t = t->next)
         pthread_mutex_unlock(&t->lock);
     pthread_mutex_unlock(&core_threads_lock);
+    debug_forking(phase);
+}
+
+static int thread_id(void) {
+#ifdef SYS_gettid
+    return (int)syscall(SYS_gettid);
+#else
+    return 0; /* not known */
+#endif
 }
 
 /* In a fork's child only this thread goes on; the others' greenlets read as
@@ -131,8 +159,13 @@ static void forked(void) {
     for (struct greenlet_thread *t = core_threads; t; t = t->next)
         if (t != core_self)
             atomic_store(&t->exited, true);
-    unlock_all();
+    if (core_self != &core_nobody)
+        core_self->tid = thread_id();
+    trace_forked();
+    unlock_all(DEBUG_FORK_CHILD);
 }
+
+static void forked_parent(void) { unlock_all(DEBUG_FORK_PARENT); }
 
 /* What all threads share. Done when the library is loaded: a fork that has
  * begun when the handlers are registered would leave the child a lock that
@@ -147,7 +180,7 @@ static int first_use(void) {
         have_key = status == 0;
     }
     if (status == 0 && !set_up) {
-        status = pthread_atfork(lock_all, unlock_all, forked);
+        status = pthread_atfork(lock_all, forked_parent, forked);
         set_up = status == 0;
     }
     pthread_mutex_unlock(&core_threads_lock);
@@ -158,6 +191,7 @@ static __attribute__((constructor)) void loaded(void) { first_use(); }
 
 static void discard(struct greenlet_thread *t) {
     slab_destroy(t);
+    memory_free(t->pages);
     pthread_mutex_destroy(&t->lock);
     memory_free(t->block);
 }
@@ -198,9 +232,11 @@ static int adopt(const greenlet_thread_options *o) {
     struct greenlet_thread *t = (void *)(((uintptr_t)block + CACHE_LINE - 1) &
                                          ~(uintptr_t)(CACHE_LINE - 1));
     t->block = block;
+    t->tid = thread_id();
+    __asm__ volatile("" ::"r"(&greenlet_anchor)); /* linked in, and kept */
     atomic_store(&t->fast, CORE_AWAY);
-    t->check = (int)config_number("GREENLET_CHECK", -1, -1, 0);
     pthread_mutex_init(&t->lock, NULL);
+    check_configure(t);
     if ((status = settle_options(t, o)) != 0)
         goto fail;
     status = -ENOMEM;
@@ -231,6 +267,7 @@ static int adopt(const greenlet_thread_options *o) {
     core_threads = t;
     pthread_mutex_unlock(&core_threads_lock);
     core_refresh(t);
+    trace_adopt(t);
     errno = saved;
     return 0;
 
@@ -493,6 +530,7 @@ static void thread_exit(void *arg) {
 
     backend_abandon(t);
     overflow_thread_exit(t);
+    trace_exit(t);
     core_self = &core_nobody;
     for (greenlet *next; unreferenced; unreferenced = next) {
         next = unreferenced->queue_next;

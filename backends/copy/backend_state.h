@@ -8,10 +8,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "arch_cpu.h"
 #include "greenlet.h"
 #include "slices.h"
 
 #define BACKEND_NAME "copy"
+#define BACKEND_FRAME_BYTES ARCH_FRAME_BYTES
+#define BACKEND_SP_ALIGN ARCH_STACK_ALIGN
 
 /* A place that greenlets run on: a lane, or in place the thread's stack. */
 struct copy_region {

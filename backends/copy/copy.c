@@ -36,6 +36,7 @@
 #include "arch.h"
 #include "backend.h"
 #include "move.h"
+#include "trace.h"
 
 enum {
     GUARD_BYTES = 65536,
@@ -373,6 +374,7 @@ static bool place_base(struct greenlet_thread *t, struct copy_plan *p, char *sp,
 static void note_eviction(struct greenlet_thread *t, struct copy_plan *p,
                           greenlet *o, size_t n) {
     p->moved += n;
+    TRACE_EVICTED(t, p->after, o, n);
     counter_add(&t->counters.evictions, 1);
     counter_add(&t->counters.saved_bytes, n);
     if (unlikely(o->flags & GREENLET_STATS)) {
@@ -476,6 +478,9 @@ evict(struct greenlet_thread *t, greenlet *to, char *sp, greenlet *o, size_t n,
     core_set_tag(t, o, CORE_REFILL);
     r->head = to;
     r->used = true;
+    PROBE_EVICT(o, n);
+    PROBE_START(to);
+    PROBE_SWITCH(t->current, to);
     t->current = to;
     counter_add(&t->counters.refills, 1);
     counter_add(&t->counters.saved_bytes, n);
@@ -588,6 +593,7 @@ static __attribute__((noinline)) void *fill(struct greenlet_thread *t,
         r->head = p->from->b.next;
     if (n) {
         p->moved += n;
+        TRACE_FILLED(t, p->after, to, n);
         counter_add(&t->counters.fills, 1);
         counter_add(&t->counters.filled_bytes, n);
         if (unlikely(to->flags & GREENLET_STATS)) {
@@ -632,6 +638,7 @@ static __attribute__((noinline)) void *fill_refill(struct greenlet_thread *t,
         occupy(t, to, p->region);
         return to->b.sp = arch_prime(to->b.base, to->entry);
     }
+    PROBE_FILL(to, n);
     counter_add(&t->counters.filled_bytes, n);
     if (is_plain_image(slice)) {
         p->frame = slice;
@@ -657,6 +664,7 @@ void *arch_copy_fill(struct arch_copy *c) {
                  !slice_give_warm(&t->b.slices, slice - fine_gap(n), class)))
         return fill_refill(t, p);
     p->frame = slice;
+    PROBE_FILL(to, n);
     to->b.slice = NULL;
     to->b.saved = 0;
     core_set_tag(t, to, 0);
@@ -713,7 +721,8 @@ int backend_init(struct greenlet_thread *t, greenlet *g,
     if (o->lane != GREENLET_ANY_LANE) {
         if (o->lane < 0 || o->lane >= t->lanes)
             return -EINVAL;
-        g->b.lane = (uint16_t)o->lane;
+        if (!t->strict)
+            g->b.lane = (uint16_t)o->lane;
     }
     return backend_welcome(t, g);
 }
@@ -811,6 +820,8 @@ greenlet_message backend_start(struct greenlet_thread *t, greenlet_message m,
     t->b.hand = r->next;
     r->head = to;
     t->current = to;
+    PROBE_START(to);
+    PROBE_SWITCH(from, to);
     core_set_state(to, GREENLET_ACTIVE);
     core_set_tag(t, to, 0);
     counter_add(&t->counters.switches, 1);
@@ -874,8 +885,63 @@ void backend_describe(const greenlet *g, greenlet_stack *out,
 void backend_bounds(const struct greenlet_thread *t, const greenlet *g,
                     uintptr_t *low, uintptr_t *high, size_t *guard) {
     const struct copy_region *r = region_of(t, g);
+    if (!in_place(t) && g == t->b.plan.to && core_state(g) == GREENLET_NEW)
+        r = t->b.plan.region; /* chosen, and not yet occupied */
     bool lane = r && r->memory;
     *low = lane ? (uintptr_t)r->low : 0;
     *high = lane ? (uintptr_t)r->base : UINTPTR_MAX;
     *guard = lane ? GUARD_BYTES : 0;
+}
+
+/* ---- For checks -------------------------------------------------------- */
+
+int backend_lane(const greenlet *g) {
+    return g->b.lane == COPY_NO_LANE ? -1 : g->b.lane;
+}
+
+static const char *sound_place(const struct greenlet_thread *t,
+                               const greenlet *g) {
+    uintptr_t base = (uintptr_t)g->b.base;
+    if (g->flags & CORE_MAIN)
+        return g->b.base == t->b.place->base ? NULL : "its base is wrong";
+    if (base & 63 || base > (uintptr_t)t->b.place_top ||
+        (t->own_high && (base <= t->own_low || base > t->own_high)))
+        return "its base is not on the thread's stack";
+    return NULL;
+}
+
+static const char *sound_lane(const struct greenlet_thread *t,
+                              const greenlet *g) {
+    if (g->flags & CORE_MAIN)
+        return g->b.lane == COPY_NO_LANE && !g->b.saved ? NULL
+                                                        : "main is on a lane";
+    if (g->b.lane >= t->lanes || !t->b.lanes[g->b.lane].memory)
+        return "there is no such lane";
+    const struct copy_region *r = &t->b.lanes[g->b.lane];
+    if (g->b.base != r->base)
+        return "its base is not that of its lane";
+    if (!g->b.saved && r->head != g)
+        return "its bytes are neither in its lane nor saved";
+    return NULL;
+}
+
+const char *backend_sound(struct greenlet_thread *t, const greenlet *g) {
+    const char *what = in_place(t) ? sound_place(t, g) : sound_lane(t, g);
+    if (what || !g->b.saved)
+        return what;
+    if (g->b.class != RESERVE_CLASS &&
+        (g->b.class >= SLICE_CLASSES || slice_bytes(g->b.class) < g->b.saved))
+        return "more bytes are saved than its slice has";
+    return check_known(t, g->b.slice, g->b.saved) ? NULL
+                                                  : "its slice is not there";
+}
+
+void backend_point(struct greenlet_thread *t, const greenlet *g,
+                   struct backend_point_info *out) {
+    out->trampoline = arch_start;
+    out->end_high = (uintptr_t)g->b.base;
+    out->end_low = out->end_high - ARCH_PRIMED_BYTES;
+    out->owned_high = (uintptr_t)g->b.sp + ARCH_FRAME_BYTES;
+    if (in_place(t) && out->owned_high < (uintptr_t)t->b.place_top)
+        out->owned_high = (uintptr_t)t->b.place_top;
 }

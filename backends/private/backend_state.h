@@ -4,9 +4,12 @@
 #ifndef GREENLET_PRIVATE_STATE_H
 #define GREENLET_PRIVATE_STATE_H
 
+#include "arch_cpu.h"
 #include "stacks.h"
 
 #define BACKEND_NAME "private"
+#define BACKEND_FRAME_BYTES ARCH_FRAME_BYTES
+#define BACKEND_SP_ALIGN ARCH_STACK_ALIGN
 
 struct backend_greenlet {
     void *sp;           /* suspended: where the register frame stands */

@@ -109,3 +109,23 @@ void backend_bounds(const struct greenlet_thread *t, const greenlet *g,
     *high = own ? (uintptr_t)g->b.stack.high : UINTPTR_MAX;
     *guard = own ? stack_guard_bytes() : 0;
 }
+
+int backend_lane(const greenlet *g) {
+    (void)g;
+    return -1;
+}
+
+const char *backend_sound(struct greenlet_thread *t, const greenlet *g) {
+    if (g->flags & CORE_MAIN)
+        return g->b.stack.high ? "main has a stack of the pool" : NULL;
+    return stack_sound(t, g->b.stack);
+}
+
+void backend_point(struct greenlet_thread *t, const greenlet *g,
+                   struct backend_point_info *out) {
+    (void)t;
+    out->trampoline = arch_start;
+    out->end_high = (uintptr_t)g->b.stack.high;
+    out->end_low = out->end_high - ARCH_PRIMED_BYTES;
+    out->owned_high = (uintptr_t)g->b.sp + ARCH_FRAME_BYTES;
+}

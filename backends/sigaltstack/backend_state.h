@@ -4,14 +4,24 @@
 #ifndef GREENLET_SIGALTSTACK_STATE_H
 #define GREENLET_SIGALTSTACK_STATE_H
 
+#include <setjmp.h>
 #include <stddef.h>
 
 #include "stacks.h"
 
 #define BACKEND_NAME "sigaltstack"
+#define BACKEND_FRAME_BYTES 0
+#define BACKEND_SP_ALIGN sizeof(void *)
 
-struct point;
 struct request;
+
+/* Where a greenlet goes on. */
+struct point {
+    sigjmp_buf env; /* has no signal mask */
+    /* For unwinders, as env is not readable: where and with which stack and
+     * frame pointers backend_hop() goes on. */
+    void *sp, *fp, *ip;
+};
 
 struct backend_greenlet {
     struct point *point; /* where to go on; stale while running              */
