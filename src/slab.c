@@ -30,7 +30,7 @@ enum {
         (SLAB_BYTES - sizeof(struct greenlet_slab)) / sizeof(struct greenlet)
 };
 
-__attribute__((section(".data"))) const struct slab_layout slab_layout = {
+struct slab_layout slab_layout = {
     .bytes = SLAB_BYTES,
     .maker = offsetof(struct greenlet_slab, maker),
     .next = offsetof(struct greenlet_slab, next),
