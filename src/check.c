@@ -298,6 +298,9 @@ static bool check_pointers(struct greenlet_thread *t, const greenlet *g,
         return found(f, GREENLET_FOUND_SP, 0, s->sp,
                      s->sp & ~(uintptr_t)(BACKEND_SP_ALIGN - 1), s->sp,
                      "the stack pointer is misaligned");
+    if (unlikely(most - s->sp + 1 <= BACKEND_FRAME_BYTES))
+        return found(f, GREENLET_FOUND_SP, 0, s->sp, most - BACKEND_FRAME_BYTES,
+                     s->sp, "the stack pointer leaves no room for a frame");
     if (unlikely(s->saved > s->base - s->sp))
         return found(f, GREENLET_FOUND_SAVED, 0, s->sp, s->base - s->sp,
                      s->saved, "more bytes are saved than are live");
@@ -315,10 +318,6 @@ static bool check_pointers(struct greenlet_thread *t, const greenlet *g,
     s->point = (struct backend_point_info){0};
     backend_point(t, g, &s->point);
     if (BACKEND_FRAME_BYTES) {
-        if (unlikely(most - s->sp + 1 <= BACKEND_FRAME_BYTES))
-            return found(f, GREENLET_FOUND_SP, 0, s->sp,
-                         most - BACKEND_FRAME_BYTES, s->sp,
-                         "the stack pointer leaves no room for a frame");
         s->point.ip = word_at(s, s->sp);
         if (unlikely(!is_resume_point(s->point.ip)))
             return found(f, GREENLET_FOUND_RESUME, 0, s->sp, 0, s->point.ip,
@@ -374,9 +373,9 @@ static bool check_frames(struct greenlet_thread *t, const greenlet *g,
     struct debug_walk w = {0};
     if (!lib)
         return false;
-    debug_image(t, g, &w);
     w.fresh = true;
-    lib->walk(&w);
+    if (debug_image(t, g, &w))
+        lib->walk(&w);
     if (!w.kind)
         return false;
     found(f, (greenlet_finding_kind)w.kind, 2, w.address, w.expected, w.found,
