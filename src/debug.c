@@ -630,9 +630,11 @@ void greenlet_print_finding(const greenlet_finding *f, int fd) {
             say_text(&out, ")");
         }
     }
-    say_text(&out, "; expected ");
-    say_hex(&out, f->expected);
-    say_text(&out, ", found ");
+    if (f->expected) {
+        say_text(&out, "; expected ");
+        say_hex(&out, f->expected);
+    }
+    say_text(&out, "; found ");
     say_hex(&out, f->found);
     say_text(&out, "\n  found by ");
     say_name(&out, f->by);

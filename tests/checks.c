@@ -322,6 +322,7 @@ static void check_is(const char *row, const char *when, int wanted, int n,
     if (wanted == GREENLET_FOUND_RETURN && address) {
         CHECK_PTR(last.address, V(address));
         CHECK(last.frame > 0);
+        CHECK(strstr(last_function, "checks_descend") != NULL);
         CHECK_EQ(word_at(victim, address), last.found);
     } else if (last.kind != GREENLET_FOUND_HEADER) {
         CHECK(last.expected != last.found);
@@ -575,8 +576,8 @@ TEST(contract_28_report_names_the_frame) {
 #endif
     need_library();
     EXPECT_ABORT(die_of_a_scribble, NULL, "check: return address of 'victim'",
-                 "not in code", "frame #", "found 0x1234", "found by 'main'",
-                 "at level 2", "checks_descend");
+                 "not in code", "(checks_descend)", "found 0x1234",
+                 "found by 'main'", "at level 2", "checks_descend");
 }
 
 static void die_of_a_canary(void *unused) {

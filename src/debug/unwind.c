@@ -482,7 +482,7 @@ static bool runs_elsewhere(uintptr_t ip) {
     return runs;
 }
 
-/* Is `ip`, found in the frame `number`, one that can be gone on at? Sets
+/* Is `ip`, which the frame `number` returns to, one to go on at? Sets
  * w->cut when that cannot be told. */
 static bool plausible(struct view *v, int number, uintptr_t ip, uintptr_t slot,
                       bool exempt) {
@@ -586,7 +586,8 @@ static void walk(struct debug_walk *w) {
         is_signal = false;
         (void)fde_of(&v, (uintptr_t)ip, &start, &end, &is_signal);
         exempt |= is_signal || is_resume_point(w, (uintptr_t)ip);
-        if (!plausible(&v, number, (uintptr_t)ip, slot, exempt)) {
+        if (!plausible(&v, number ? number - 1 : 0, (uintptr_t)ip, slot,
+                       exempt)) {
             if (w->cut && w->visit)
                 visit(&v, number, false, false, (uintptr_t)ip, (uintptr_t)sp,
                       0);
