@@ -209,18 +209,16 @@ void debug_context(struct greenlet_thread *t, const void *context,
 struct frames_out {
     struct say *out;
     const char *indent;
-    int skip_from, skip_to; /* frames that are not shown */
+    int skipped, next; /* so many frames before the frame `next` */
 };
 
 static int say_frame(const greenlet_frame *f, void *data) {
     const struct frames_out *o = data;
     struct say *out = o->out;
-    if (f->number >= o->skip_from && f->number < o->skip_to)
-        return 0;
     say_text(out, o->indent);
-    if (f->number == o->skip_to && f->number) {
+    if (o->skipped && f->number == o->next) {
         say_text(out, "... ");
-        say_dec(out, (uintptr_t)(o->skip_to - o->skip_from));
+        say_dec(out, (uintptr_t)o->skipped);
         say_text(out, " more\n");
         say_text(out, o->indent);
     }
@@ -266,8 +264,9 @@ void debug_say_some_frames(struct debug_walk *w, struct say *out,
         struct debug_walk count = *w;
         lib->walk(&count);
         if (count.frames > most) {
-            o.skip_from = most - most / 4;
-            o.skip_to = count.frames - most / 4;
+            w->skip_from = most - most / 4;
+            w->skip_to = o.next = count.frames - most / 4;
+            o.skipped = w->skip_to - w->skip_from;
         }
     }
     w->names = true;

@@ -21,7 +21,7 @@
 
 #include "interface.h"
 
-enum { FRAMES_MOST = 100000, EMPTY_MOST = 16 };
+enum { FRAMES_MOST = 1000000, EMPTY_MOST = 16 };
 
 /* ---- Loaded files ----------------------------------------------------- */
 
@@ -535,6 +535,8 @@ static const char *name_of(struct view *v, uintptr_t ip, char *text, size_t n,
 static bool visit(struct view *v, int number, bool is_signal, bool after_call,
                   uintptr_t ip, uintptr_t sp, uintptr_t end) {
     char text[256];
+    if (number >= v->w->skip_from && number < v->w->skip_to)
+        return false;
     greenlet_frame f = {sizeof f,
                         number,
                         is_signal,

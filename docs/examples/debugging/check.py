@@ -48,14 +48,14 @@ def plain(text: str) -> list[str]:
     lines = []
     for line in text.strip().splitlines():
         if re.search(r"#\d+ .*(libc\.so|_start\+|libc_start| greenlet_"
-                     r"| walk_current)", line):
+                     r"| walk_current| switch_slow)", line):
             continue
         if line.strip() == "Segmentation fault":
             continue  # the shell's
         line = re.sub(r"0x[0-9a-f]+", "0x", line.strip())
         line = re.sub(r"-(copy|private|ucontext|sigaltstack)\b", "", line)
         line = re.sub(r"#\d+\s+", "# ", line)
-        line = re.sub(r"\b\d{3,}\b", "N", line)
+        line = re.sub(r"\b\d{3,}\b|\b\d+(?= bytes above)", "N", line)
         lines.append(line)
     return lines
 

@@ -7,10 +7,11 @@
 
 #include <greenlet.h>
 
-static const char *const lines[] = {
-    "short", "also short",
-    "a line that is much longer than anybody had thought that a line could "
-    "ever be, which is how these things begin, and which nobody has tested"};
+#define LONG_LINE                                                              \
+    "a line that is much longer than anybody had thought that a line could "   \
+    "ever be, which is how these things begin, and which nobody has tested"
+
+static const char *const lines[] = {"short", "also short", LONG_LINE};
 
 static size_t longest;
 
@@ -37,7 +38,8 @@ static __attribute__((noinline)) void read_message(void) {
 
 static greenlet_message reader(void *value) {
     volatile char room[256]; /* what the scribbling ends in */
-    room[0] = 0;
+    for (size_t i = 0; i < sizeof(room); i++)
+        room[i] = 0;
     read_message();
     return (greenlet_message){value, room[0]};
 }
