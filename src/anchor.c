@@ -37,8 +37,8 @@ struct anchor {
 
 #define OFFSET(type, member) (uint32_t) offsetof(struct type, member)
 
-/* In writable memory, so that cores have it. */
-__attribute__((section(".data"))) const struct anchor greenlet_anchor = {
+/* Not const: cores have what is writable. */
+struct anchor greenlet_anchor = {
     .magic = "greenlet anchor",
     .self = &greenlet_anchor,
     .version = 2,

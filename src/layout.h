@@ -13,15 +13,15 @@
 #define LAYOUT_NONE UINT32_MAX
 
 /* anchor.c. Who uses it keeps it in a static program. */
-GREENLET_API extern const struct anchor greenlet_anchor;
+GREENLET_API extern struct anchor greenlet_anchor;
 
 struct slab_layout {
     uint32_t bytes; /* of a slab */
     uint32_t maker, next, used_high, slots;
 };
 
-/* slab.c. In writable memory, so that cores have it. */
-extern const struct slab_layout slab_layout;
+/* slab.c. Not const: cores have what is writable. */
+extern struct slab_layout slab_layout;
 
 /* Offsets in a greenlet; LAYOUT_NONE for what the backend has not.
  *

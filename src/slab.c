@@ -9,7 +9,7 @@
 
 enum { SLABS_KEPT = 4 };
 
-__attribute__((section(".data"))) const struct slab_layout slab_layout = {
+struct slab_layout slab_layout = {
     .bytes = SLAB_BYTES,
     .maker = offsetof(struct greenlet_slab, maker),
     .next = offsetof(struct greenlet_slab, next),

@@ -41,13 +41,15 @@
         }                                                                      \
     }
 #elif defined(__aarch64__)
+/* glibc with BTI goes on in swapcontext() itself, which then returns to what
+ * it has put into x1; elsewhere pc is in our function, and x30 of no use. */
 #define BACKEND_LAYOUT_REGISTERS                                               \
     {                                                                          \
         AT(LAYOUT_PC, pc), AT(LAYOUT_SP, sp), AT(19, regs[19]),                \
             AT(20, regs[20]), AT(21, regs[21]), AT(22, regs[22]),              \
             AT(23, regs[23]), AT(24, regs[24]), AT(25, regs[25]),              \
             AT(26, regs[26]), AT(27, regs[27]), AT(28, regs[28]),              \
-            AT(29, regs[29]), AT(30, regs[30]), {                              \
+            AT(29, regs[29]), AT(30, regs[1]), {                               \
             LAYOUT_END, 0                                                      \
         }                                                                      \
     }
