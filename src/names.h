@@ -92,6 +92,7 @@
 #define arch_resume greenlet_arch_resume
 #define arch_start greenlet_arch_start
 #define arch_after greenlet_arch_after
+#define arch_inline greenlet_inline_resume
 
 #ifndef __ASSEMBLER__
 #define likely(x) __builtin_expect(!!(x), 1)

@@ -126,6 +126,9 @@ RESUME_POINT arch_start
  *     rsp + 16   the image above: its resume address
  *     rsp +  0   arch_after
  *
+ * An inline switch may have left an image that is a multiple of 8 only, so
+ * rsp is aligned for the call.
+ *
  * To an unwinder it looks like a signal that came at the resume address of
  * the image above: the one whose CFI knows that image. */
 FUNC arch_after
@@ -134,11 +137,15 @@ FUNC arch_after
         .cfi_def_cfa rsp, 16
         .cfi_offset rip, 0
         endbr64
-        leaq    16(%rsp), %rsp
-        .cfi_adjust_cfa_offset -16
+        leaq    16(%rsp), %rbx
+        .cfi_def_cfa rbx, 0
         movq    %rax, %rdi
         movq    %rdx, %rsi
+        movq    %rbx, %rsp
+        andq    $-16, %rsp
         call    core_after
+        /* rax value, rdx status, rbx the image above */
+        movq    %rbx, %rsp
         jmp     *(%rsp)
         .cfi_endproc
 END_FUNC arch_after
