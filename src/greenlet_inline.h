@@ -51,8 +51,8 @@
 #define GREENLET_INLINE 0
 #elif defined(__x86_64__) && !defined(__ILP32__)
 #define GREENLET_INLINE 1
-#elif defined(__aarch64__) && !defined(__ILP32__) && defined(__ARM_FP) &&      \
-    !defined(__AARCH64EB__)
+#elif defined(__aarch64__) && defined(__linux__) && !defined(__ANDROID__) &&   \
+    !defined(__ILP32__) && !defined(__AARCH64EB__) && defined(__ARM_FP)
 #define GREENLET_INLINE 1
 #else
 #define GREENLET_INLINE 0
@@ -153,8 +153,8 @@ greenlet_inline_registers(greenlet_message m, void **sp, void *image) {
 /*  x0 value  x1 status  x2 where our sp goes  x3 the image to resume
  *
  *  x29 and the label stand where a frame record has x29 and x30, at the same
- *  place as in the library's frames. There is no red zone. x18 is the
- *  platform's. */
+ *  place as in the library's frames. There is no red zone. x18 is a
+ *  temporary on Linux. */
 static __attribute__((always_inline)) inline greenlet_message
 greenlet_inline_registers(greenlet_message m, void **sp, void *image) {
     register void *x0 __asm__("x0") = m.value;
@@ -189,13 +189,13 @@ greenlet_inline_registers(greenlet_message m, void **sp, void *image) {
         : "+r"(x0), "+r"(x1), "+r"(x2), "+r"(x3)
         :
         : "x4", "x5", "x6", "x7", "x8", "x9", "x10", "x11", "x12", "x13", "x14",
-          "x15", "x16", "x17", "x20", "x21", "x22", "x23", "x24", "x25", "x26",
-          "x27", "x28", "x30", "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7",
-          "v8", "v9", "v10", "v11", "v12", "v13", "v14", "v15", "v16", "v17",
-          "v18", "v19", "v20", "v21", "v22", "v23", "v24", "v25", "v26", "v27",
-          "v28", "v29", "v30", "v31", "p0", "p1", "p2", "p3", "p4", "p5", "p6",
-          "p7", "p8", "p9", "p10", "p11", "p12", "p13", "p14", "p15", "cc",
-          "memory");
+          "x15", "x16", "x17", "x18", "x20", "x21", "x22", "x23", "x24", "x25",
+          "x26", "x27", "x28", "x30", "v0", "v1", "v2", "v3", "v4", "v5", "v6",
+          "v7", "v8", "v9", "v10", "v11", "v12", "v13", "v14", "v15", "v16",
+          "v17", "v18", "v19", "v20", "v21", "v22", "v23", "v24", "v25", "v26",
+          "v27", "v28", "v29", "v30", "v31", "p0", "p1", "p2", "p3", "p4", "p5",
+          "p6", "p7", "p8", "p9", "p10", "p11", "p12", "p13", "p14", "p15",
+          "cc", "memory");
     m.value = x0;
     m.status = x1;
     return m;

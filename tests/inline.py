@@ -331,7 +331,7 @@ class Torture:
             ("the other code's images are taken for inline ones",
              [("b.ne   2f", "nop")]),
             *[(f"{reg} is not clobbered", [(f'"{reg}", ', "")])
-              for reg in ("x20", "x24", "x27", "v8", "v9")],
+              for reg in ("x18", "x20", "x24", "x27", "v8", "v9")],
         ],
     }
 

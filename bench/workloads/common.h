@@ -18,15 +18,27 @@ static inline greenlet_statistics bench_statistics(void) {
     return now;
 }
 
-/* Reports what was copied since `before`, per switch. */
+/* Reports what was copied since `before`, per switch; and how often, and what
+ * the system's allocators were asked for, if anything. */
 static inline void bench_count_copies(bench_state *state,
                                       const greenlet_statistics *before) {
     greenlet_statistics now = bench_statistics();
     uint64_t switches = now.switches - before->switches;
     uint64_t bytes = now.saved_bytes - before->saved_bytes + now.filled_bytes -
                      before->filled_bytes;
-    if (switches)
-        bench_counter(state, "bytes/switch", (double)bytes / (double)switches);
+    if (!switches)
+        return;
+    double each = 1 / (double)switches;
+    bench_counter(state, "bytes/switch", (double)bytes * each);
+    if (now.evictions != before->evictions)
+        bench_counter(state, "evictions/switch",
+                      (double)(now.evictions - before->evictions) * each);
+    if (now.fills != before->fills)
+        bench_counter(state, "fills/switch",
+                      (double)(now.fills - before->fills) * each);
+    if (now.allocations != before->allocations)
+        bench_counter(state, "allocations/switch",
+                      (double)(now.allocations - before->allocations) * each);
 }
 
 /* Gives up because the library did not make a greenlet, or not switch. */
