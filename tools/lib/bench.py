@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 
 import common
+import limits
 from common import Problem, say
 
 DOCUMENT = "/usr/share/mime/packages/freedesktop.org.xml"
@@ -491,7 +492,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--only", metavar="PATTERN", default="",
                         help="only the workloads that this regular "
                         "expression is found in: ring, ^live/64$, ...; "
-                        "the main job is left out")
+                        "the main job is left out; limits: another table, "
+                        "of the figures that docs/performance.md is about")
     options = parser.parse_args(arguments)
     for backend in options.backend:
         if backend not in names:
@@ -524,6 +526,8 @@ def main(arguments: list[str]) -> int:
         say(f"{contestant.name}: not usable on this machine, left out")
     if not chosen:
         raise Problem("nothing to measure")
+    if options.only == "limits":
+        return limits.run(path, chosen, options.quick)
     measurement = Measurement(path, chosen)
     wrong: list[str] = []
     if options.only:
