@@ -72,9 +72,9 @@ TIMES = (
     Row("private: inline", "private", "inline", ("floor/inline",), 1.4,
         1.4 / 1.15, 1.4 / 5.7),
     Row("private: 100,000 in order", "private", "visit/in-order",
-        ("floor/visit/in-order",), 25, 0),
+        ("floor/visit-stacks/in-order",), 25, 25 / 28),
     Row("private: 100,000 shuffled", "private", "visit/shuffled",
-        ("floor/visit/shuffled",), 60, 0),
+        ("floor/visit-stacks/shuffled",), 60, 60 / 70),
 )
 
 PER_SWITCH = ("bytes", "evictions", "fills", "allocations")
@@ -284,8 +284,9 @@ def run(path: Path, contestants: list, quick: bool) -> int:
         if count % 3 == 0:
             for backend in sorted(backends):
                 for order in ("in-order", "shuffled"):
+                    floor = "visit" if backend == "copy" else "visit-stacks"
                     step(f"round {count}: {backend}, 100,000 {order}", backend,
-                         [f"{backend}/visit/{order}", f"floor/visit/{order}"])
+                         [f"{backend}/visit/{order}", f"floor/{floor}/{order}"])
                 amount = 1000000 if backend == "copy" else 100000
                 step(f"round {count}: {backend}, {amount:,} waiting", backend,
                      [f"{backend}/park/{amount}"])
