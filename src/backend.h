@@ -5,7 +5,8 @@
  *                    greenlet, zero at first), struct backend_thread
  *                    (embedded in every thread, zero at first),
  *                    BACKEND_GREENLET_INIT (what backend_init makes of the
- *                    default options) and BACKEND_NAME;
+ *                    default options) and BACKEND_NAME; and
+ *                    BACKEND_SWITCHES_SHADOW_STACKS, if it does;
  *   backend_resume.h the inline backend_resume(); those that switch with
  *                    arch/ share the one there;
  *   *.c              the functions below.
@@ -45,6 +46,10 @@ void backend_abandon(struct greenlet_thread *t);
  * has refused more than 1 GiB). */
 int backend_init(struct greenlet_thread *t, greenlet *g,
                  const greenlet_options *o);
+
+/* A new greenlet, which another thread's parent was given, would belong to `t`
+ * from now on: 0, or -E2BIG as backend_init would have said there. */
+int backend_welcome(struct greenlet_thread *t, const greenlet *g);
 
 /* backend_resume.h:
  *

@@ -89,7 +89,13 @@ static inline uint64_t counter_get(const core_counter *c) {
 }
 
 static inline void counter_set(core_counter *c, uint64_t n) {
+#if defined(__riscv) && !defined(__clang__) && __GNUC__ < 14
+    /* gcc before 14 makes an exchange of the line below (amoswap). An aligned
+     * word that is volatile is written by one store, too. */
+    *(volatile uint64_t *)(void *)c = n;
+#else
     atomic_store_explicit(c, n, memory_order_relaxed);
+#endif
 }
 
 static inline void counter_add(core_counter *c, uint64_t n) {
@@ -222,7 +228,8 @@ extern __thread struct greenlet_thread *core_self
 extern struct greenlet_thread core_nobody;
 
 /* thread.c */
-struct greenlet_thread *core_adopt(void);     /* NULL: no memory */
+struct greenlet_thread *core_adopt(void);     /* NULL: core_no_thread() */
+int core_no_thread(void);                     /* -ENOMEM, -ENOTSUP         */
 void core_refresh(struct greenlet_thread *t); /* recompute `fast` */
 void core_drain(struct greenlet_thread *t);
 int core_enqueue(struct greenlet_thread *t, greenlet *g);
@@ -377,6 +384,9 @@ void slab_destroy(struct greenlet_thread *t);
 
 /* local.c */
 void core_run_destructors(struct greenlet_thread *t, greenlet *g);
+
+/* shadow.c: is a shadow stack active in this thread? */
+bool core_shadow_stack(void);
 
 /* overflow.c */
 int overflow_thread(struct greenlet_thread *t);

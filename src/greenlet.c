@@ -201,12 +201,12 @@ void core_unlink_foreign(struct greenlet_thread *home, greenlet *g) {
 }
 
 /* Homes `g` at another thread than the one that made it, or than before:
- * 0, -ENOMEM, -EOWNERDEAD. */
+ * 0, -ENOMEM, -EOWNERDEAD, -E2BIG. */
 int core_link_foreign(struct greenlet_thread *home, greenlet *g) {
     struct greenlet_side *side = core_side(g);
-    int status = 0;
-    if (!side)
-        return -ENOMEM;
+    int status = backend_welcome(home, g);
+    if (!side || status)
+        return side ? status : -ENOMEM;
     core_unlink_foreign(core_home(g), g);
     pthread_mutex_lock(&home->lock);
     if (atomic_load(&home->exited)) {
@@ -308,7 +308,7 @@ static __attribute__((noinline)) greenlet *new_with(greenlet_entry *entry,
                                                     const greenlet_options *o) {
     greenlet_options options;
     struct greenlet_thread *t = core_thread();
-    int status = t ? read_options(&options, o) : -ENOMEM;
+    int status = t ? read_options(&options, o) : core_no_thread();
     if (status == 0 && !entry && !t->hooks.resolve_entry)
         status = -EINVAL;
     if (status == 0) {

@@ -27,6 +27,8 @@
 #define core_kill greenlet_core_kill
 #define core_thread_of greenlet_core_thread_of
 #define core_last_reference greenlet_core_last_reference
+#define core_no_thread greenlet_core_no_thread
+#define core_shadow_stack greenlet_core_shadow_stack
 #define core_hand_over greenlet_core_hand_over
 #define core_merge greenlet_core_merge
 #define core_free greenlet_core_free
@@ -74,6 +76,7 @@
 #define backend_init greenlet_backend_init
 #define backend_leave greenlet_backend_leave
 #define backend_start greenlet_backend_start
+#define backend_welcome greenlet_backend_welcome
 #define backend_switch greenlet_backend_switch
 #define backend_exit greenlet_backend_exit
 #define backend_release greenlet_backend_release

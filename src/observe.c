@@ -11,7 +11,7 @@ int greenlet_set_tracer(greenlet_tracer *tracer, void *data,
                         greenlet_tracer **old_tracer, void **old_data) {
     struct greenlet_thread *t = core_thread();
     if (!t)
-        return -ENOMEM;
+        return core_no_thread();
     if (old_tracer)
         *old_tracer = t->tracer;
     if (old_data)
@@ -26,7 +26,7 @@ int greenlet_set_hooks(const greenlet_hooks *hooks, void *data) {
     static const greenlet_hooks none = GREENLET_HOOKS_INIT;
     struct greenlet_thread *t = core_thread();
     if (!t)
-        return -ENOMEM;
+        return core_no_thread();
     if (hooks && (hooks->size < sizeof(size_t) || hooks->size > sizeof(none)))
         return -EINVAL;
     t->hooks = none;
@@ -40,7 +40,7 @@ int greenlet_set_hooks(const greenlet_hooks *hooks, void *data) {
 int greenlet_set_check_level(int level) {
     struct greenlet_thread *t = core_thread();
     if (!t)
-        return -ENOMEM;
+        return core_no_thread();
     if (level < -1 || level > 0)
         return -EINVAL;
     if (level >= 0)
@@ -161,7 +161,7 @@ static int report(greenlet_statistics *out, struct core_counters *c) {
 
 int greenlet_thread_statistics(greenlet_statistics *out) {
     struct greenlet_thread *t = core_thread();
-    return t ? report(out, &t->counters) : -ENOMEM;
+    return t ? report(out, &t->counters) : core_no_thread();
 }
 
 int greenlet_process_statistics(greenlet_statistics *out) {

@@ -166,7 +166,7 @@ static __attribute__((noinline)) greenlet_message
 switch_slow(greenlet *to, greenlet_message m) {
     struct greenlet_thread *t = core_thread();
     if (unlikely(!t))
-        return failed(-ENOMEM);
+        return failed(core_no_thread());
     if (unlikely(!to))
         return failed(-EINVAL);
     if (unlikely(atomic_load_explicit(&t->queue, memory_order_relaxed) &&
@@ -444,7 +444,7 @@ greenlet_message core_kill(struct greenlet_thread *t, greenlet *g,
 greenlet_message greenlet_kill(greenlet *g) {
     struct greenlet_thread *t = core_thread();
     if (!t)
-        return failed(-ENOMEM);
+        return failed(core_no_thread());
     if (!g || (int)core_state(g) == CORE_FREED)
         return failed(-EINVAL);
     return core_kill(t, g, 0);
@@ -454,7 +454,7 @@ int greenlet_set_parent(greenlet *g, greenlet *parent) {
     struct greenlet_thread *t = core_thread();
     int status;
     if (!t)
-        return -ENOMEM;
+        return core_no_thread();
     if (!g || !parent || g->flags & CORE_MAIN ||
         (int)core_state(g) == CORE_FREED ||
         (int)core_state(parent) == CORE_FREED)

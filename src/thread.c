@@ -169,7 +169,33 @@ static void discard(struct greenlet_thread *t) {
     memory_free(t->block);
 }
 
+/* A stack that the CPU keeps a second copy of cannot be switched alone. */
+static bool refused(void) {
+#ifdef BACKEND_SWITCHES_SHADOW_STACKS
+    return false;
+#else
+    return unlikely(core_shadow_stack());
+#endif
+}
+
+static int refuse(void) {
+    static _Atomic bool said;
+    if (!atomic_exchange(&said, true))
+        fputs("greenlet: a shadow stack is active in this thread, which the "
+              "backend " BACKEND_NAME " cannot switch; run without it"
+#if defined(__x86_64__)
+              " (GLIBC_TUNABLES=glibc.cpu.x86_shstk=off)"
+#elif defined(__aarch64__)
+              " (GLIBC_TUNABLES=glibc.cpu.aarch64_gcs=0)"
+#endif
+              ", or build with the backend ucontext\n",
+              stderr);
+    return -ENOTSUP;
+}
+
 static int adopt(const greenlet_thread_options *o) {
+    if (refused())
+        return refuse();
     int saved = errno, status = first_use();
     if (status)
         return status;
@@ -230,6 +256,8 @@ struct greenlet_thread *core_adopt(void) {
     greenlet_thread_options o = GREENLET_THREAD_OPTIONS_INIT;
     return adopt(&o) == 0 ? core_self : NULL;
 }
+
+int core_no_thread(void) { return refused() ? -ENOTSUP : -ENOMEM; }
 
 int greenlet_thread_configure(const greenlet_thread_options *o) {
     greenlet_thread_options options = GREENLET_THREAD_OPTIONS_INIT;

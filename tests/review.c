@@ -705,3 +705,49 @@ TEST(contract_18_maker_exits_while_home_looks) {
         greenlet_drain();
     }
 }
+
+/* ---- A new one that moves ------------------------------------------------- */
+
+static greenlet_message entry_large(void *value) {
+    volatile char bytes[300 << 10];
+    for (size_t i = 0; i < sizeof bytes; i += 4096)
+        bytes[i] = 1;
+    return val(I(value) + bytes[0]);
+}
+
+static void *has_small_stacks(void *unused) {
+    greenlet_thread_options t = GREENLET_THREAD_OPTIONS_INIT;
+    t.lanes = 2;
+    t.lane_bytes = 64 << 10;
+    CHECK_EQ(greenlet_thread_configure(&t), 0);
+    boss = greenlet_ref(greenlet_current());
+    atomic_store(&done, 1);
+    while (atomic_load(&done) == 1)
+        sched_yield();
+    if (!test_is_copy())
+        CHECK_MSG(go(a, 1), 2, 0);
+    atomic_store(&done, 3);
+    return unused;
+}
+
+/* What it was promised when it was made has to hold there, or it stays. */
+TEST(contract_12_large_one_refuses_a_thread_with_small_lanes) {
+    greenlet_options o = GREENLET_OPTIONS_INIT;
+    greenlet_thread_options t = GREENLET_THREAD_OPTIONS_INIT;
+    t.lane_bytes = 1 << 20;
+    CHECK_EQ(greenlet_thread_configure(&t), 0);
+    pthread_t thread = test_thread(has_small_stacks, NULL);
+    while (atomic_load(&done) == 0)
+        sched_yield();
+    o.stack_bytes = 512 << 10;
+    CHECK((a = greenlet_new(entry_large, &o)) != NULL);
+    CHECK_EQ(greenlet_set_parent(a, boss), test_is_copy() ? -E2BIG : 0);
+    if (test_is_copy()) {
+        CHECK_PTR(greenlet_parent(a), greenlet_current());
+        CHECK_MSG(go(a, 1), 2, 0);
+    }
+    atomic_store(&done, 2);
+    test_join(thread);
+    greenlet_unref(a);
+    greenlet_unref(boss);
+}

@@ -69,11 +69,17 @@ FUNC arch_leave
         .cfi_endproc
 END_FUNC arch_leave
 
-/* Resumes a frame: also from other files' jumps.
+/* Resumes a frame: also from other files' jumps. The nop is for unwinders that
+ * look up pc - 1 when arch_after has made them come here.
  * in: rax value, rdx status, rsp the frame */
-FUNC arch_resume
+        .p2align 5
         .cfi_startproc
         FRAME_CFI
+        nop
+        .globl  arch_resume
+        .hidden arch_resume
+        .type   arch_resume, @function
+arch_resume:
         endbr64
         leaq    8(%rsp), %rsp
         .cfi_adjust_cfa_offset -8

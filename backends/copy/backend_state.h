@@ -26,7 +26,8 @@ struct copy_region {
 _Static_assert(sizeof(struct copy_region) == 64, "lanes are found by a shift");
 
 struct backend_greenlet {
-    void *sp;       /* suspended: where the register frame stands          */
+    void *sp;       /* suspended: where the register frame stands; new: how
+                     * many bytes of stack it wants, as a number           */
     char *base;     /* the high end of its addresses; NULL: never started  */
     char *slice;    /* the saved bytes [sp, sp + saved); NULL: none        */
     greenlet *next; /* in its region's chain: the next owner above         */

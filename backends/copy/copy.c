@@ -707,6 +707,7 @@ void backend_abandon(struct greenlet_thread *t) {
 int backend_init(struct greenlet_thread *t, greenlet *g,
                  const greenlet_options *o) {
     g->b.lane = COPY_NO_LANE;
+    g->b.sp = (void *)(uintptr_t)o->stack_bytes;
     if (in_place(t))
         return 0;
     if (o->lane != GREENLET_ANY_LANE) {
@@ -714,7 +715,11 @@ int backend_init(struct greenlet_thread *t, greenlet *g,
             return -EINVAL;
         g->b.lane = (uint16_t)o->lane;
     }
-    return o->stack_bytes > t->lane_bytes ? -E2BIG : 0;
+    return backend_welcome(t, g);
+}
+
+int backend_welcome(struct greenlet_thread *t, const greenlet *g) {
+    return !in_place(t) && (uintptr_t)g->b.sp > t->lane_bytes ? -E2BIG : 0;
 }
 
 /* Finds the region of `to` and whether registers are all that has to move.

@@ -10,6 +10,7 @@
 #include "stacks.h"
 
 #define BACKEND_NAME "ucontext"
+#define BACKEND_SWITCHES_SHADOW_STACKS /* swapcontext() does */
 
 struct backend_greenlet {
     void *context;      /* ucontext_t: where to go on; stale while running   */

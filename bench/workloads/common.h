@@ -18,27 +18,42 @@ static inline greenlet_statistics bench_statistics(void) {
     return now;
 }
 
-/* Reports what was copied since `before`, per switch; and how often, and what
- * the system's allocators were asked for, if anything. */
+/* Reports what was copied since `before`: per switch, and per turn, in which a
+ * task is resumed and yields; and how often, and how often the system's
+ * allocators were asked, if they were. A turn is two switches where control comes from a
+ * hub and goes back to it; one where tasks hand over to each other. */
 static inline void bench_count_copies(bench_state *state,
-                                      const greenlet_statistics *before) {
+                                      const greenlet_statistics *before,
+                                      int switches_per_turn) {
     greenlet_statistics now = bench_statistics();
     uint64_t switches = now.switches - before->switches;
     uint64_t bytes = now.saved_bytes - before->saved_bytes + now.filled_bytes -
                      before->filled_bytes;
     if (!switches)
         return;
-    double each = 1 / (double)switches;
-    bench_counter(state, "bytes/switch", (double)bytes * each);
+    double each = (double)bytes / (double)switches;
+    bench_counter(state, "bytes/switch", each);
+    bench_counter(state, "bytes/turn", each * switches_per_turn);
     if (now.evictions != before->evictions)
         bench_counter(state, "evictions/switch",
-                      (double)(now.evictions - before->evictions) * each);
+                      (double)(now.evictions - before->evictions) /
+                          (double)switches);
     if (now.fills != before->fills)
         bench_counter(state, "fills/switch",
-                      (double)(now.fills - before->fills) * each);
+                      (double)(now.fills - before->fills) / (double)switches);
     if (now.allocations != before->allocations)
         bench_counter(state, "allocations/switch",
-                      (double)(now.allocations - before->allocations) * each);
+                      (double)(now.allocations - before->allocations) /
+                          (double)switches);
+}
+
+/* Reports how many live bytes the suspended `g` has, the library's and the
+ * compiler's included. */
+static inline void bench_count_live(bench_state *state, const greenlet *g) {
+    greenlet_stack stack;
+    if (greenlet_get_stack(g, &stack) == 0)
+        bench_counter(state, "live bytes",
+                      (double)((uintptr_t)stack.base - (uintptr_t)stack.sp));
 }
 
 /* Gives up because the library did not make a greenlet, or not switch. */

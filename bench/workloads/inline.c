@@ -33,7 +33,7 @@ static void run(bench_state *state, int64_t number) {
     if (m.status)
         bench_skip_status(state, "greenlet_switch_inline", m.status);
     else
-        bench_count_copies(state, &before);
+        bench_count_copies(state, &before, 2);
     if (!GREENLET_INLINE)
         bench_label(state, "not inline in this build");
     greenlet_unref(g);

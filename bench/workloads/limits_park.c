@@ -1,6 +1,6 @@
 /* Many that wait.
  *
- * park/N    made, started and left waiting: the time is per greenlet, with
+ * parked/N  made, started and left waiting: the time is per greenlet, with
  *           its first switch and the one back. Counters, per greenlet: what the
  *           process grew by (everything: headers, slices, stacks, slabs), the
  *           page tables, and the time that the first touch of as much memory
@@ -194,7 +194,7 @@ __attribute__((constructor)) static void register_both(void) {
     if (!limits)
         return;
     static bench_workload park_workload = {
-        .name = "park", .unit = "greenlet", .run = run_park, .cases = parked};
+        .name = "parked", .unit = "greenlet", .run = run_park, .cases = parked};
     static bench_workload scale_workload = {
         .name = "scale", .unit = "greenlet", .run = run_scale, .cases = scales};
     size_t but = strcmp(limits, "full") != 0; /* the last one */

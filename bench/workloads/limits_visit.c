@@ -108,7 +108,7 @@ static void run(bench_state *state, int64_t number) {
         drop();
         return;
     }
-    bench_count_copies(state, &before);
+    bench_count_copies(state, &before, 2);
     bench_counter(state, "live bytes", live_bytes());
 }
 

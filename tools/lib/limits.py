@@ -214,7 +214,7 @@ def park(figures: Figures, full: bool, backends: set[str]) -> None:
     for backend, count, most in wanted:
         if backend not in backends:
             continue
-        name = f"ours/park/{count}"
+        name = f"ours/parked/{count}"
         bytes_each = figures.median(backend, name, "rss/greenlet")
         if bytes_each is None:
             rows.append([f"{backend}, {count:,}", *["-"] * 7,
@@ -239,7 +239,7 @@ def park(figures: Figures, full: bool, backends: set[str]) -> None:
         label = figures.entries[backend, name][0].get("label", label)
     say(f"\nMany that wait; {label}\n")
     table(rows)
-    maps = figures.median("private", "ours/park/100000", "maps")
+    maps = figures.median("private", "ours/parked/100000", "maps")
     if maps is not None:
         try:
             most = Path("/proc/sys/vm/max_map_count").read_text().strip()
@@ -289,13 +289,13 @@ def run(path: Path, contestants: list, quick: bool) -> int:
                          [f"{backend}/visit/{order}", f"floor/{floor}/{order}"])
                 amount = 1000000 if backend == "copy" else 100000
                 step(f"round {count}: {backend}, {amount:,} waiting", backend,
-                     [f"{backend}/park/{amount}"])
+                     [f"{backend}/parked/{amount}"])
     if "copy" in backends:
         for count in (1000, 100000, 1000000) + ((10000000,) if full else ()):
             step(f"copy, spawn beside {count:,}", "copy",
                  [f"copy/scale/{count}"])
         if full:
-            step("copy, 10,000,000 waiting", "copy", ["copy/park/10000000"])
+            step("copy, 10,000,000 waiting", "copy", ["copy/parked/10000000"])
     last = ""
     try:
         for at, (text, action) in enumerate(steps, 1):
