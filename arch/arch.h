@@ -14,8 +14,13 @@
  *   arch_after   sends the message through core_after(), then resumes the
  *                image above it: made by arch_push_after.
  *
+ *
+ * and one belongs to greenlet_inline.h, on the CPUs that it knows:
+ *
+ *   arch_inline  goes on behind an inline switch: made by that.
+ *
  * All are listed in the section "greenlet_resume". sp is always aligned as
- * the ABI wants it at a call.
+ * the ABI wants it at a call; that of an inline switch, to a word.
  *
  * SPDX-License-Identifier: MIT */
 #ifndef GREENLET_ARCH_H

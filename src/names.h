@@ -102,6 +102,7 @@
 #define stack_give greenlet_stack_give
 #define stack_pool_destroy greenlet_stack_pool_destroy
 #define stack_sound greenlet_stack_sound
+#define stack_slot_sound greenlet_stack_slot_sound
 #define stack_guard_bytes greenlet_stack_guard_bytes
 
 #define slice_take_slow greenlet_slice_take_slow
@@ -135,6 +136,7 @@
 #define arch_resume greenlet_arch_resume
 #define arch_start greenlet_arch_start
 #define arch_after greenlet_arch_after
+#define arch_inline greenlet_inline_resume
 
 #ifndef __ASSEMBLER__
 #define likely(x) __builtin_expect(!!(x), 1)

@@ -17,34 +17,44 @@ enum {
     COLD_KEPT = 64,
     IDLE_KEPT = 1,
     STAGGER = 32, /* tops at so many different cache lines of a page */
-    CHUNK_SLOTS = 64
+    NOTE_BYTES = 64,
+    CHUNK_SLOTS = 64 /* bits of a mask */
 };
 static const size_t CHUNK_BYTES_MOST = (size_t)1 << 26;
 
-struct stack_slot {
-    struct stack_slot *next;
-    struct stack_chunk *chunk;
-    char *low, *high;
-    unsigned char guarded, fresh;
-};
+_Static_assert(sizeof(struct stack_slot) <= NOTE_BYTES, "the note's room");
+_Static_assert(NOTE_BYTES + (STAGGER - 1) * 64 < 4096, "within a page");
 
 struct stack_chunk {
     struct stack_chunk *next, *prev;
     char *memory;
     size_t bytes, slot_bytes; /* of the whole; of a slot without its guard */
     unsigned class, n, n_bare;
-    struct stack_slot *bare;
-    struct stack_slot slots[];
+    uint64_t bare, guarded; /* of each slot: nothing on it; its guard is made */
 };
 
 size_t stack_guard_bytes(void) { return GUARD_BYTES; }
 
-const char *stack_sound(struct greenlet_thread *t, struct stack s) {
-    bool good = !((uintptr_t)s.slot % _Alignof(struct stack_slot)) &&
-                check_known(t, s.slot, sizeof(*s.slot)) &&
-                s.slot->low == s.low && s.slot->high == s.high &&
-                s.high > s.low && s.slot->guarded == 1 && !s.slot->fresh;
+static char *low_of(const struct stack_chunk *k, unsigned i) {
+    return k->memory + i * (k->slot_bytes + GUARD_BYTES) + GUARD_BYTES;
+}
+
+const char *stack_slot_sound(struct greenlet_thread *t,
+                             const struct stack_slot *slot) {
+    bool good = !((uintptr_t)slot % _Alignof(struct stack_slot)) &&
+                check_known(t, slot, sizeof(*slot)) &&
+                (const char *)slot > slot->low && slot->index < CHUNK_SLOTS &&
+                !slot->fresh && check_known(t, slot->chunk, 1) &&
+                slot->low == low_of(slot->chunk, slot->index);
     return good ? NULL : "its stack is none of the pool's";
+}
+
+const char *stack_sound(struct greenlet_thread *t, struct stack s) {
+    const char *what = stack_slot_sound(t, s.slot);
+    return what ? what
+           : s.slot->low == s.low && (char *)s.slot == s.high
+               ? NULL
+               : "its stack is none of the pool's";
 }
 
 static unsigned class_of(size_t bytes) {
@@ -75,11 +85,14 @@ static void link_last(struct stack_class *c, struct stack_chunk *k) {
     c->chunks_last = k;
 }
 
-static void push_bare(struct stack_slot *slot) {
-    slot->fresh = 1;
-    slot->next = slot->chunk->bare;
-    slot->chunk->bare = slot;
-    slot->chunk->n_bare++;
+/* Writes the note of a bare slot, which thereby is in memory. */
+static struct stack_slot *note(struct stack_chunk *k, unsigned i) {
+    char *low = low_of(k, i);
+    struct stack_slot *slot =
+        (struct stack_slot *)(void *)(low + k->slot_bytes - NOTE_BYTES -
+                                      i % STAGGER * 64);
+    *slot = (struct stack_slot){NULL, k, low, (unsigned char)i, 1};
+    return slot;
 }
 
 /* Guards are made when a slot is first taken. */
@@ -90,8 +103,7 @@ static int add_chunk(struct stack_class *c, unsigned class) {
     unsigned n = CHUNK_SLOTS;
     while (n > 1 && stride * n > CHUNK_BYTES_MOST)
         n /= 2;
-    struct stack_chunk *k =
-        memory_alloc(sizeof(*k) + n * sizeof(struct stack_slot));
+    struct stack_chunk *k = memory_alloc(sizeof(*k));
     if (!k)
         return -ENOMEM;
     k->memory = memory_map(stride * n, 0);
@@ -103,13 +115,8 @@ static int add_chunk(struct stack_class *c, unsigned class) {
     k->slot_bytes = slot_bytes;
     k->class = class;
     k->n = n;
-    for (unsigned i = n; i-- > 0;) {
-        struct stack_slot *slot = &k->slots[i];
-        slot->chunk = k;
-        slot->low = k->memory + i * stride + GUARD_BYTES;
-        slot->high = slot->low + slot_bytes - i % STAGGER * 64;
-        push_bare(slot);
-    }
+    k->n_bare = n;
+    k->bare = ~(uint64_t)0 >> (CHUNK_SLOTS - n);
     link_first(c, k);
     c->n_idle++;
     return 0;
@@ -123,31 +130,32 @@ static void remove_chunk(struct stack_class *c, struct stack_chunk *k) {
 
 static struct stack_slot *take_bare(struct stack_class *c, unsigned class) {
     struct stack_chunk *k = c->chunks;
-    if (!k || !k->bare) {
+    if (!k || k->n_bare == 0) {
         if (add_chunk(c, class) != 0)
             return NULL;
         k = c->chunks;
     }
-    struct stack_slot *slot = k->bare;
-    if (!slot->guarded &&
-        memory_guard(slot->low - GUARD_BYTES, GUARD_BYTES) != 0)
+    unsigned i = (unsigned)__builtin_ctzll(k->bare);
+    uint64_t bit = (uint64_t)1 << i;
+    if (!(k->guarded & bit) &&
+        memory_guard(low_of(k, i) - GUARD_BYTES, GUARD_BYTES) != 0)
         return NULL;
-    slot->guarded = 1;
-    k->bare = slot->next;
+    k->guarded |= bit;
+    k->bare &= ~bit;
     if (k->n_bare-- == k->n)
         c->n_idle--;
     if (k->n_bare == 0) {
         unlink_chunk(c, k);
         link_last(c, k);
     }
-    return slot;
+    return note(k, i);
 }
 
 static void give_bare(struct stack_class *c, struct stack_slot *slot) {
     struct stack_chunk *k = slot->chunk;
-    memory_discard(slot->low, k->slot_bytes);
-    push_bare(slot);
-    if (k->n_bare == 1) {
+    k->bare |= (uint64_t)1 << slot->index;
+    memory_discard(slot->low, k->slot_bytes); /* the note goes, too */
+    if (++k->n_bare == 1) {
         unlink_chunk(c, k);
         link_first(c, k);
     }
@@ -177,7 +185,7 @@ int stack_take(struct stack_pool *pool, size_t bytes, struct stack *out,
     } else if (!(slot = take_bare(c, class))) {
         return -ENOMEM;
     }
-    *out = (struct stack){slot->low, slot->high, slot};
+    *out = stack_of(slot);
     if (fresh)
         *fresh = slot->fresh;
     slot->fresh = 0;

@@ -1,10 +1,12 @@
 /* A pool of stacks with guards, for the backends that give each greenlet its
  * own. One pool belongs to one thread; no lock.
  *
- *      slot                                                    next slot
- *      | guard | low ...... committed as touched ...... high |stagger|
+ *      slot                                                  next slot
+ *      | guard | low .... committed as touched .... high | note | stagger |
  *
  * Tops are staggered by cache lines so that they do not collide in the cache.
+ * The pool's note of a stack is in the page that the stack touches anyway: one
+ * that waits costs that page and nothing else.
  * SPDX-License-Identifier: MIT */
 #ifndef GREENLET_STACKS_H
 #define GREENLET_STACKS_H
@@ -15,8 +17,15 @@
 #include "names.h"
 
 struct greenlet_thread;
-struct stack_slot;
 struct stack_chunk;
+
+/* The note; stands at high. */
+struct stack_slot {
+    struct stack_slot *next;
+    struct stack_chunk *chunk;
+    char *low;
+    unsigned char index, fresh;
+};
 
 struct stack {
     char *low, *high; /* [low, high); high is 64-aligned; guard below low */
@@ -38,6 +47,10 @@ struct stack_pool {
     struct stack_class classes[STACK_CLASSES];
 };
 
+static inline struct stack stack_of(struct stack_slot *slot) {
+    return (struct stack){slot->low, (char *)slot, slot};
+}
+
 /* Takes a stack of at least `bytes` (<= 1 GiB). *fresh (may be NULL): nothing
  * that was on it before is left; else its topmost 16 KiB, the 64 bytes below
  * high among them, are as the last user left them. 0 or -ENOMEM. */
@@ -53,6 +66,8 @@ void stack_pool_destroy(struct stack_pool *pool);
 
 /* NULL, or why `s` cannot be a stack in use; checked as backend_sound() is. */
 const char *stack_sound(struct greenlet_thread *t, struct stack s);
+const char *stack_slot_sound(struct greenlet_thread *t,
+                             const struct stack_slot *slot);
 
 /* Bytes of the guard below each stack. */
 size_t stack_guard_bytes(void);

@@ -23,6 +23,13 @@ struct greenlet_thread core_nobody = {.fast = ~(uintptr_t)0};
 __thread struct greenlet_thread *core_self
     __attribute__((tls_model("initial-exec"))) = &core_nobody;
 
+#if GREENLET_INLINE_ABI
+/* The same for greenlet_inline.h, by a name that tells version, backend and
+ * layout. */
+GREENLET_API extern __thread struct greenlet_thread *GREENLET_INLINE_SELF
+    __attribute__((alias("greenlet_core_self"), tls_model("initial-exec")));
+#endif
+
 pthread_mutex_t core_threads_lock = PTHREAD_MUTEX_INITIALIZER;
 struct greenlet_thread *core_threads;
 _Atomic bool core_moved;

@@ -22,6 +22,8 @@ def tool(variable, default):
 MESON, PKG_CONFIG = tool("MESON", "meson"), tool("PKG_CONFIG", "pkg-config")
 CC, CXX = tool("CC", "cc"), tool("CXX", "c++")
 FIRST = ["0", "1", "1", "2", "3", "5", "8", "13", "21", "34", "asked to end"]
+HEADERS = {"greenlet.h", "greenlet_debug.h", "greenlet_inline.h",
+           "greenlet_inline_abi.h"}
 CPP = """#include <greenlet.h>
 static greenlet_message twice(void *value) {
     greenlet_message m = {static_cast<char *>(value) + 1, 0};
@@ -79,7 +81,7 @@ def files(pc, root):
     if wanted - names:
         raise Failed(f"not installed: {sorted(wanted - names)}")
     headers = {n for n in names if n.endswith(".h")}
-    if headers != {"greenlet.h", "greenlet_debug.h"}:
+    if headers != HEADERS:
         raise Failed(f"headers installed: {sorted(headers)}")
 
 
@@ -98,7 +100,7 @@ def build_and_run(pc, root, source, compiler, static, out):
 def main(build, source):
     names = ["installs", "everything is there, and no other header",
              "the version is the header's", "C, shared", "C, static",
-             "C++, shared", "C++, static", "the header as C++11 and as C99"]
+             "C++, shared", "C++, static", "the headers as C++11 and as C99"]
     print(f"TAP version 13\n1..{len(names)}")
     if not shutil.which(PKG_CONFIG[0]):
         for number, name in enumerate(names, 1):
@@ -125,10 +127,11 @@ def main(build, source):
             raise Failed(f"{found} against {parts}")
 
     def check_header(pc, root):
-        header = next(root.rglob("greenlet.h"))
         strict = ["-Wall", "-Wextra", "-Wpedantic", "-Werror", "-fsyntax-only"]
-        run([*CXX, "-std=c++11", "-x", "c++", *strict, header])
-        run([*CC, "-std=c99", "-x", "c", *strict, header])
+        for name in ("greenlet.h", "greenlet_inline.h"):
+            header = next(root.rglob(name))
+            run([*CXX, "-std=c++11", "-x", "c++", *strict, header])
+            run([*CC, "-std=c99", "-x", "c", *strict, header])
 
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)

@@ -7,11 +7,12 @@
 #include "core.h"
 #include "layout.h"
 
-/* base is NULL for main: its stack has no end that we know. */
+/* A stack's note stands at its high end. base is NULL for main: its stack has
+ * no end that we know. */
 #define BACKEND_LAYOUT_STACK                                                   \
     {                                                                          \
         .sp = offsetof(greenlet, b.sp), .context = LAYOUT_NONE,                \
-        .base = offsetof(greenlet, b.stack.high), .slice = LAYOUT_NONE,        \
+        .base = offsetof(greenlet, b.slot), .slice = LAYOUT_NONE,              \
         .saved = LAYOUT_NONE,                                                  \
     }
 #define BACKEND_LAYOUT_REGISTERS LAYOUT_NO_REGISTERS

@@ -12,12 +12,17 @@
 #define BACKEND_SP_ALIGN ARCH_STACK_ALIGN
 
 struct backend_greenlet {
-    void *sp;           /* suspended: where the register frame stands */
-    struct stack stack; /* unset until the start, and for main        */
-    size_t stack_bytes; /* wished; 0: the thread's default            */
+    void *sp; /* suspended: where the register frame stands */
+    union {
+        size_t stack_bytes;      /* new: wished; 0: the thread's default */
+        struct stack_slot *slot; /* started: its stack; main: NULL       */
+    };
 };
 
-#define BACKEND_GREENLET_INIT {0}
+#define BACKEND_GREENLET_INIT                                                  \
+    {                                                                          \
+        NULL, { 0 }                                                            \
+    }
 
 struct backend_thread {
     struct stack_pool pool;

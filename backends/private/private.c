@@ -42,16 +42,18 @@ static int start(struct greenlet_thread *t, greenlet *from, greenlet *to,
                  unsigned how) {
     struct backend_greenlet *b = &to->b;
     size_t bytes = b->stack_bytes ? b->stack_bytes : t->stack_bytes;
-    int status = stack_take(&t->b.pool, bytes, &b->stack, NULL);
+    struct stack s;
+    int status = stack_take(&t->b.pool, bytes, &s, NULL);
     if (unlikely(status)) {
         if (!(how & HOW_MUST))
             return status;
         if (size_of(t->b.reserve) < bytes)
             core_fatal("no memory for a stack at a death", to, from);
-        b->stack = t->b.reserve;
+        s = t->b.reserve;
         t->b.reserve = (struct stack){0};
     }
-    b->sp = arch_prime(b->stack.high, to->entry);
+    b->slot = s.slot;
+    b->sp = arch_prime(s.high, to->entry);
     return 0;
 }
 
@@ -80,23 +82,28 @@ _Noreturn void backend_exit(struct greenlet_thread *t, greenlet *dying,
     if (core_state(to) == GREENLET_NEW)
         start(t, dying, to, how);
     void *image = commit(t, dying, to, how);
-    if (unlikely(!t->b.reserve.high && dying->b.stack_bytes <= t->stack_bytes))
-        t->b.reserve = dying->b.stack;
+    struct stack s = stack_of(dying->b.slot);
+    dying->b.slot = NULL;
+    /* One of the default size, which is a power of two or so. */
+    if (unlikely(!t->b.reserve.high && size_of(s) >= t->stack_bytes &&
+                 size_of(s) / 4 < t->stack_bytes))
+        t->b.reserve = s;
     else
-        stack_give(&t->b.pool, dying->b.stack);
+        stack_give(&t->b.pool, s);
     arch_switch(m, &t->b.nowhere, image);
     __builtin_unreachable();
 }
 
 void backend_release(struct greenlet_thread *t, greenlet *g) {
-    stack_give(&t->b.pool, g->b.stack);
+    stack_give(&t->b.pool, stack_of(g->b.slot));
+    g->b.slot = NULL;
 }
 
 void backend_describe(const greenlet *g, greenlet_stack *out,
                       const void **saved) {
     out->sp = g->b.sp;
     out->base = g->flags & CORE_MAIN ? (void *)(UINTPTR_MAX & ~(uintptr_t)63)
-                                     : g->b.stack.high;
+                                     : (void *)g->b.slot;
     out->saved_bytes = 0;
     *saved = NULL;
 }
@@ -104,9 +111,9 @@ void backend_describe(const greenlet *g, greenlet_stack *out,
 void backend_bounds(const struct greenlet_thread *t, const greenlet *g,
                     uintptr_t *low, uintptr_t *high, size_t *guard) {
     (void)t;
-    bool own = g->b.stack.high != NULL;
-    *low = own ? (uintptr_t)g->b.stack.low : 0;
-    *high = own ? (uintptr_t)g->b.stack.high : UINTPTR_MAX;
+    bool own = core_state(g) == GREENLET_ACTIVE && g->b.slot;
+    *low = own ? (uintptr_t)g->b.slot->low : 0;
+    *high = own ? (uintptr_t)g->b.slot : UINTPTR_MAX;
     *guard = own ? stack_guard_bytes() : 0;
 }
 
@@ -117,15 +124,15 @@ int backend_lane(const greenlet *g) {
 
 const char *backend_sound(struct greenlet_thread *t, const greenlet *g) {
     if (g->flags & CORE_MAIN)
-        return g->b.stack.high ? "main has a stack of the pool" : NULL;
-    return stack_sound(t, g->b.stack);
+        return g->b.slot ? "main has a stack of the pool" : NULL;
+    return stack_slot_sound(t, g->b.slot);
 }
 
 void backend_point(struct greenlet_thread *t, const greenlet *g,
                    struct backend_point_info *out) {
     (void)t;
     out->trampoline = arch_start;
-    out->end_high = (uintptr_t)g->b.stack.high;
+    out->end_high = (uintptr_t)g->b.slot;
     out->end_low = out->end_high - ARCH_PRIMED_BYTES;
     out->owned_high = (uintptr_t)g->b.sp + ARCH_FRAME_BYTES;
 }

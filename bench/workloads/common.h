@@ -19,7 +19,8 @@ static inline greenlet_statistics bench_statistics(void) {
 }
 
 /* Reports what was copied since `before`: per switch, and per turn, in which a
- * task is resumed and yields. That is two switches where control comes from a
+ * task is resumed and yields; and how often, and how often the system's
+ * allocators were asked, if they were. A turn is two switches where control comes from a
  * hub and goes back to it; one where tasks hand over to each other. */
 static inline void bench_count_copies(bench_state *state,
                                       const greenlet_statistics *before,
@@ -33,6 +34,17 @@ static inline void bench_count_copies(bench_state *state,
     double each = (double)bytes / (double)switches;
     bench_counter(state, "bytes/switch", each);
     bench_counter(state, "bytes/turn", each * switches_per_turn);
+    if (now.evictions != before->evictions)
+        bench_counter(state, "evictions/switch",
+                      (double)(now.evictions - before->evictions) /
+                          (double)switches);
+    if (now.fills != before->fills)
+        bench_counter(state, "fills/switch",
+                      (double)(now.fills - before->fills) / (double)switches);
+    if (now.allocations != before->allocations)
+        bench_counter(state, "allocations/switch",
+                      (double)(now.allocations - before->allocations) /
+                          (double)switches);
 }
 
 /* Reports how many live bytes the suspended `g` has, the library's and the
