@@ -32,6 +32,17 @@
  * arch_prime, arch_push_after. */
 #include "arch_cpu.h"
 
+/* What a port may have besides: 1 in its arch_cpu.h. */
+#ifndef ARCH_FRAME_ANYWHERE
+#define ARCH_FRAME_ANYWHERE 0
+#endif
+#ifndef ARCH_MOVE
+#define ARCH_MOVE 0
+#endif
+#ifndef ARCH_LEAVE
+#define ARCH_LEAVE 0
+#endif
+
 /* Pushes the frame of arch_resume, stores the resulting sp through `sp`, then
  * resumes the image at `to`. Returns with the message it is resumed with. */
 greenlet_message arch_switch(greenlet_message m, void **sp, void *to);

@@ -174,27 +174,33 @@ static void forked(void) {
 
 static void forked_parent(void) { unlock_all(DEBUG_FORK_PARENT); }
 
-/* What all threads share. Done when the library is loaded: a fork that has
- * begun when the handlers are registered would leave the child a lock that
- * nobody gives back. Should it fail then, it is tried again at the next
- * thread's first use. */
-static int first_use(void) {
-    static bool have_key, set_up;
+/* What all threads share. */
+static int set_up(void) {
+    static bool have_key, have_handlers;
     int status = 0;
-    pthread_mutex_lock(&core_threads_lock);
     if (!have_key) {
         status = pthread_key_create(&exit_key, thread_exit);
         have_key = status == 0;
     }
-    if (status == 0 && !set_up) {
+    if (status == 0 && !have_handlers) {
         status = pthread_atfork(lock_all, forked_parent, forked);
-        set_up = status == 0;
+        have_handlers = status == 0;
     }
-    pthread_mutex_unlock(&core_threads_lock);
     return status ? -ENOMEM : 0;
 }
 
-static __attribute__((constructor)) void loaded(void) { first_use(); }
+/* When the library is loaded. Nobody else can use it yet, but another thread
+ * may fork meanwhile, without our handlers: so no lock is held, which nobody
+ * would give back in the child. */
+static __attribute__((constructor)) void loaded(void) { set_up(); }
+
+/* Should that have failed, it is tried again. */
+static int first_use(void) {
+    pthread_mutex_lock(&core_threads_lock);
+    int status = set_up();
+    pthread_mutex_unlock(&core_threads_lock);
+    return status;
+}
 
 static void discard(struct greenlet_thread *t) {
     slab_destroy(t);

@@ -263,3 +263,29 @@ TEST(contract_29_fork_during_the_first_use_of_threads) {
         test_join(test_thread(uses_once, NULL));
     test_join(forking);
 }
+
+/* ---- A fork while the library is loaded -----------------------------------
+ */
+
+/* The library registers its handlers when it is loaded; another thread may fork
+ * right then. Here the constructor itself does, in the middle. */
+static int loading_child = -1;
+
+int __real_pthread_atfork(void (*)(void), void (*)(void), void (*)(void));
+int __wrap_pthread_atfork(void (*)(void), void (*)(void), void (*)(void));
+
+int __wrap_pthread_atfork(void (*prepare)(void), void (*parent)(void),
+                          void (*child)(void)) {
+    if (loading_child == -1) {
+        loading_child = -2; /* the child's own comes here, too */
+        pid_t pid = fork();
+        if (pid == 0) {
+            alarm(10);
+            _exit(greenlet_current() ? 0 : 1);
+        }
+        waitpid(pid, &loading_child, 0);
+    }
+    return __real_pthread_atfork(prepare, parent, child);
+}
+
+TEST(contract_29_fork_while_loading) { CHECK_EQ(loading_child, 0); }

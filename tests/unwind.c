@@ -14,6 +14,14 @@ extern const char arch_start[] __asm__("greenlet_arch_start")
     __attribute__((weak));
 extern const char arch_after[] __asm__("greenlet_arch_after")
     __attribute__((weak));
+extern const char arch_resume[] __asm__("greenlet_arch_resume")
+    __attribute__((weak));
+
+/* The section that lists resume addresses: each as its distance from there. */
+extern const intptr_t listed[] __asm__("__start_greenlet_resume")
+    __attribute__((weak));
+extern const intptr_t listed_end[] __asm__("__stop_greenlet_resume")
+    __attribute__((weak));
 
 static uintptr_t found[FRAMES];
 static int frames;
@@ -178,4 +186,35 @@ TEST(contract_36_backtrace_after_a_fill) {
         greenlet_unref(traced);
     }
     CHECK_EQ(greenlet_set_tracer(NULL, NULL, NULL, NULL), 0);
+}
+
+static bool is_listed(uintptr_t address) {
+    for (const intptr_t *entry = listed; entry < listed_end; entry++)
+        if (code((uintptr_t)entry + (uintptr_t)*entry) == code(address))
+            return true;
+    return false;
+}
+
+TEST(contract_36_resume_addresses_are_listed) {
+    if (!test_is("copy") && !test_is("private"))
+        SKIP("this backend resumes by the C library's own means");
+    CHECK(is_listed((uintptr_t)arch_start));
+    CHECK(is_listed((uintptr_t)arch_after));
+    CHECK(is_listed((uintptr_t)arch_resume));
+    CHECK(!is_listed((uintptr_t)arch_resume + 4));
+    to_do = waits_once;
+    for (int i = 0; i < 20; i++) {
+        displaced[i] = spawn(entry_of_calls);
+        go(displaced[i], 1);
+    }
+    for (int i = 0; i < 20; i++) {
+        greenlet_stack stack;
+        uintptr_t address;
+        CHECK_EQ(greenlet_get_stack(displaced[i], &stack), 0);
+        CHECK_EQ(greenlet_read_stack(displaced[i], stack.sp, &address,
+                                     sizeof address),
+                 0);
+        CHECK(is_listed(address));
+        greenlet_unref(displaced[i]);
+    }
 }
