@@ -471,3 +471,49 @@ TEST(contract_31_large_and_small_take_turns_on_one_lane) {
     for (int i = 0; i < N; i++)
         greenlet_unref(all[i]);
 }
+
+/* Waits with 150,000 live bytes, then with few. */
+static __attribute__((noinline)) greenlet_message deep(void *value) {
+    char bytes[150000];
+    memset(bytes, (int)I(value) & 0x7f, sizeof bytes);
+    greenlet_message m =
+        greenlet_switch(greenlet_parent(greenlet_current()), value);
+    for (size_t i = 0; i < sizeof bytes; i++)
+        CHECK_EQ(bytes[i], (int)I(value) & 0x7f);
+    return m;
+}
+
+static greenlet_message entry_deep(void *value) {
+    greenlet_message m = deep(value);
+    while (m.status == 0)
+        m = greenlet_switch(greenlet_parent(greenlet_current()), m.value);
+    return m;
+}
+
+/* More slices than are kept for the next: one that was filled from is unmapped
+ * at once, and nothing may be read from it any more. */
+static void *many_large(void *unused) {
+    enum { N = 64 };
+    static greenlet *all[N];
+    static int i, n;
+    (void)unused;
+    greenlet_thread_options o = GREENLET_THREAD_OPTIONS_INIT;
+    o.lanes = test_is_copy() && test_lanes() == 0 ? 0 : 1;
+    CHECK_EQ(greenlet_thread_configure(&o), 0);
+    for (i = 0; i < N; i++) {
+        all[i] = spawn(entry_deep);
+        CHECK_MSG(go(all[i], i), i, 0);
+    }
+    for (n = 0; n < 2; n++)
+        for (i = 0; i < N; i++)
+            CHECK_MSG(go(all[i], i + n), i + n, 0);
+    for (i = 0; i < N; i++) {
+        CHECK_EQ(greenlet_kill(all[i]).status, 0);
+        greenlet_unref(all[i]);
+    }
+    return NULL;
+}
+
+TEST(contract_31_a_large_slice_that_is_not_kept) {
+    test_join(test_thread(many_large, NULL));
+}

@@ -627,8 +627,8 @@ static __attribute__((noinline)) void *fill(struct greenlet_thread *t,
 static __attribute__((noinline)) void *fill_refill(struct greenlet_thread *t,
                                                    struct copy_plan *p) {
     greenlet *to = t->current;
-    size_t n = to->b.saved, skip = 0;
-    char *sp = to->b.sp, *slice = to->b.slice;
+    size_t n = to->b.saved;
+    char *sp = to->b.sp;
 
     p->frame = NULL;
     core_set_tag(t, to, 0);
@@ -640,12 +640,9 @@ static __attribute__((noinline)) void *fill_refill(struct greenlet_thread *t,
     }
     PROBE_FILL(to, n);
     counter_add(&t->counters.filled_bytes, n);
-    if (is_plain_image(slice)) {
-        p->frame = slice;
-        skip = ARCH_FRAME_BYTES;
-    }
-    move_bytes(sp + skip, slice + skip, n - skip);
-    drop_slice(t, to); /* its first word is not the image's any more */
+    /* The frame too: the slice may be unmapped before it could be read. */
+    move_bytes(sp, to->b.slice, n);
+    drop_slice(t, to);
     return sp;
 }
 

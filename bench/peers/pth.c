@@ -6,7 +6,7 @@
 
 #include "peer.h"
 
-#define PEER_MOST 2000
+#define PEER_MOST 1000
 #define PEER_TOO_MANY "Pth's scheduler searches a list at each switch"
 
 static const char *peer_version(void) { return PTH_VERSION_STR; }
