@@ -213,9 +213,9 @@ def live(data: Data) -> Plot | None:
 
     return both("live", "Latency by live bytes",
                 "Two that share one lane and hand over to each other: on the "
-                "copy backend each switch saves one stack and fills the "
-                "other, whatever the number of lanes; the others copy "
-                "nothing. Both scales are logarithmic.", draw)
+                "copy backend, and in Python's greenlet, each switch saves "
+                "one stack and fills the other, whatever the number of "
+                "lanes; private stacks are not copied. Both scales are logarithmic.", draw)
 
 
 def lanes(data: Data) -> Plot | None:

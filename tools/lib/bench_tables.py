@@ -116,8 +116,7 @@ def show(data: Data, base: str, everything: bool = True) -> None:
     workloads = [each for each in data.workloads()
                  if any(data.row(one, each)
                         for one in data.contestants)]
-    rounds = max((len(row.samples) for row in data.rows.values()
-                  if row.contestant != FLOOR), default=0)
+    rounds = data.made()
     pinned = data.context.get("pinned_to_cpu", "-1")
     say("\nTime: nanoseconds of CPU time, the median of "
         f"{rounds} round{'s' * (rounds != 1)}; "
@@ -168,6 +167,9 @@ def footer(tables: Tables) -> None:
             + (f" and {len(names) - 8} more" if len(names) > 8 else "")
             + ";\n  run again with more rounds, or when the machine has less "
             "to do")
+    if data.made() == 1 and data.rounds > 1:
+        say("WARNING: there was time for one round only: nothing is known of "
+            "the noise")
     for number, note in enumerate(tables.notes.texts(), 1):
         say(f"[{number}] {note}")
     for name, why in data.left_out.items():
