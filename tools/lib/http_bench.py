@@ -21,8 +21,9 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Protocol
 
 import common
 from common import Problem, say
@@ -34,6 +35,28 @@ GET = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 END = b"Hello, world\n"
 SKIPPED = 77  # the exit status that Meson takes for a skipped test
 PATIENCE = 60  # seconds, for what should take milliseconds
+
+
+class Contestant(Protocol):
+    """A backend with a lane setting, as tools/bench has them."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def backend(self) -> str: ...  # "": a peer, which has no server
+
+    @property
+    def lanes(self) -> int | None: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Ours:
+    """A contestant, where this runs by itself."""
+
+    name: str
+    backend: str
+    lanes: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +76,13 @@ class Setting:
     @property
     def name(self) -> str:
         return f"{self.contestant}/http-{self.loop}/{self.idle}"
+
+    def result(self) -> dict:
+        return {"name": self.name, "run_name": self.name, "unit": UNIT,
+                "run_type": "iteration", "time_unit": "ns"}
+
+    def failed(self, why: str) -> dict:
+        return self.result() | {"error_occurred": True, "error_message": why}
 
 
 def missing(path: Path) -> str:
@@ -193,8 +223,7 @@ def load(server: Server, seconds: float) -> dict[str, float]:
 
 def measure(path: Path, setting: Setting, seconds: float) -> dict:
     """One result. What goes wrong is in it, as Google Benchmark has it."""
-    entry: dict = {"name": setting.name, "run_name": setting.name,
-                   "run_type": "iteration", "unit": UNIT, "time_unit": "ns"}
+    entry = setting.result()
     server = None
     held: list[socket.socket] = []
     try:
@@ -230,7 +259,9 @@ def measure(path: Path, setting: Setting, seconds: float) -> dict:
                       for what in after}
         server.stop()
     except (Problem, OSError) as problem:
-        entry |= {"error_occurred": True, "error_message": str(problem)}
+        died = server and server.process.poll() is not None
+        entry = setting.failed(f"{problem}; {server.last_words()}"
+                               if died else str(problem))
     finally:
         for connection in held:
             connection.close()
@@ -240,44 +271,63 @@ def measure(path: Path, setting: Setting, seconds: float) -> dict:
     return entry
 
 
-def settings(path: Path, contestants: list[tuple[str, str, int | None]],
-             idle: int = IDLE) -> list[Setting]:
-    """What is to be measured of the given (name, backend, lanes): those that
-    are built, on every loop that is, and the floor, by callbacks."""
-    result = []
+def loops(program: Path) -> list[str]:
+    """Those that the server was built with: it stops at one that it was not,
+    and at this port otherwise."""
+    return [loop for loop in ("epoll", "libevent") if "not built" not in
+            subprocess.run([str(program), "--loop", loop, "--port", "65536"],
+                           text=True, capture_output=True,
+                           check=False).stderr]
+
+
+def settings(path: Path, contestants: Iterable[Contestant],
+             idle: int) -> list[Setting]:
+    """What there is to measure: the given ones as far as they are built, on
+    every loop, each loop with its floor, the same server by callbacks."""
     folder = path / "bench" / "http"
-    built = [each for each in contestants
-             if (folder / f"http-{each[1]}").exists()]
-    if not built:
-        return []
-    server = folder / f"http-{built[0][1]}"
-    for loop in ("epoll", "libevent"):
-        # It stops at the port, unless it has stopped at the loop before.
-        done = subprocess.run([str(server), "--loop", loop, "--port", "65536"],
-                              text=True, capture_output=True, check=False)
-        if "not built" in done.stderr:
-            continue
-        result += [Setting(name, backend, loop, idle, lanes)
-                   for name, backend, lanes in built]
-        result.append(Setting("floor", built[0][1], loop, idle))
+    built = [each for each in contestants if each.backend
+             and (folder / f"http-{each.backend}").exists()]
+    result = []
+    for loop in loops(folder / f"http-{built[0].backend}") if built else []:
+        result += [Setting(each.name, each.backend, loop, idle, each.lanes)
+                   for each in built]
+        result.append(Setting("floor", built[0].backend, loop, idle))
     return result
 
 
-def run(path: Path, chosen: list[Setting], rounds: int, seconds: float,
-        step: Callable[[str, str], None] = lambda stage, what: None
-        ) -> Iterator[dict]:
+def rounds_of(path: Path, chosen: list[Setting], rounds: int,
+              seconds: float) -> Iterator[dict]:
     """Results as they come, interleaved round by round; one that fails is not
     tried again."""
     broken: set[str] = set()
     for number in range(1, rounds + 1):
         for setting in chosen:
-            step(f"round {number} of {rounds}", setting.name)
             if setting.name in broken:
                 continue
-            entry = measure(path, setting, seconds)
+            entry = measure(path, setting, seconds) | {"round": number}
             if entry.get("error_occurred"):
                 broken.add(setting.name)
             yield entry
+
+
+def run(path: Path, contestants: Iterable[Contestant],
+        quick: bool = False) -> Iterator[dict]:
+    """What tools/bench measures: results as Google Benchmark has them, with
+    `unit` and `round`, as they come. If nothing can be measured, that is each
+    contestant's result. `quick` has one loop, fewer idle connections (which
+    are part of the name) and one short round."""
+    contestants = list(contestants)
+    idle = IDLE // 10 if quick else IDLE
+    if why := missing(path):
+        for each in contestants:
+            if each.backend:
+                setting = Setting(each.name, each.backend, "epoll", idle)
+                yield setting.failed(why)
+        return
+    chosen = settings(path, contestants, idle)
+    if quick:
+        chosen = [each for each in chosen if each.loop == "epoll"]
+    yield from rounds_of(path, chosen, 1 if quick else 3, 1 if quick else 2)
 
 
 # ---- By itself -------------------------------------------------------------------
@@ -296,19 +346,20 @@ def main() -> int:
     if why := missing(options.build):
         say(f"http_bench: {why}")
         return SKIPPED
-    names: list[tuple[str, str, int | None]] = []
+    names: list[Ours] = []
     for backend in common.backends():
         if options.backend not in (None, backend):
             continue
-        names.append((backend, backend, None))
+        names.append(Ours(backend, backend))
         if backend == "copy":
-            names += [(f"copy-lanes{n}", backend, n) for n in (0, 1, 64)]
+            names += [Ours(f"copy-lanes{n}", backend, n) for n in (0, 1, 64)]
     chosen = settings(options.build, names, options.idle)
     if not chosen:
         raise Problem(f"no server of \"{options.backend}\" is built")
     entries = []
     failed = False
-    for entry in run(options.build, chosen, options.rounds, options.seconds):
+    for entry in rounds_of(options.build, chosen, options.rounds,
+                           options.seconds):
         entries.append(entry)
         if entry.get("error_occurred"):
             failed = True
