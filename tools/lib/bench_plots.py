@@ -255,7 +255,8 @@ def resident(row: Row) -> float | None:
 
 
 def population(data: Data) -> Plot | None:
-    lines = lines_by_argument(data, resident)
+    lines = lines_by_argument(data, lambda row: resident(row)
+                              if family(row.workload) == "park" else None)
     if not lines:
         return None
 
