@@ -267,6 +267,16 @@ class Measurement:
                      "CPU ns/request": entry["cpu_time"]} | counters(entry))
         finally:
             progress.clear()
+            # Their floor is a server of its own, in the same round.
+            for row in self.data.rows.values():
+                floor = self.data.row(FLOOR, row.workload)
+                if row.workload.startswith("http") and floor is not row:
+                    times = {sample["round"]: sample[TIME]
+                             for sample in (floor.samples if floor else [])}
+                    for sample in row.samples:
+                        if sample["round"] in times:
+                            sample[VS_FLOOR] = (sample[TIME]
+                                                / times[sample["round"]])
 
     def count(self, contestants: list[Contestant], family: str) -> None:
         """One short round of a family whose counters are wanted, not its
