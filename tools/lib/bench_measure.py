@@ -37,9 +37,10 @@ def plan(costs: dict[str, float], rounds: int,
     result = {name: rounds for name in costs}
     if seconds is None:
         return result
-    while (sum(costs[name] * count for name, count in result.items()) > seconds
-           and any(result.values())):
+    while sum(costs[name] * count for name, count in result.items()) > seconds:
         longest = max(result, key=lambda name: costs[name] * result[name])
+        if costs[longest] * result[longest] <= 0:
+            break
         result[longest] -= 1
     return result
 
