@@ -87,7 +87,8 @@ class Measurement:
 
     def command(self, contestant: Contestant, *options: str
                 ) -> subprocess.CompletedProcess:
-        return subprocess.run([str(self.path / contestant.program), *options], text=True,
+        program = str(self.path / contestant.program)
+        return subprocess.run([program, *options], text=True,
                               errors="replace", capture_output=True,
                               env=contestant.environment())
 

@@ -196,7 +196,8 @@ def switch(data: Data) -> Plot | None:
     return both("switch", "A switch, to and fro",
                 "Nanoseconds per switch between the main flow and one other, "
                 "on a logarithmic scale: the flattest case there is. The "
-                "line through a dot is the middle half of the rounds.", draw, len(rows))
+                "line through a dot is the middle half of the rounds.",
+                draw, len(rows))
 
 
 def live(data: Data) -> Plot | None:
@@ -215,7 +216,8 @@ def live(data: Data) -> Plot | None:
                 "Two that share one lane and hand over to each other: on the "
                 "copy backend, and in Python's greenlet, each switch saves "
                 "one stack and fills the other, whatever the number of "
-                "lanes; private stacks are not copied. Both scales are logarithmic.", draw)
+                "lanes; private stacks are not copied. Both scales "
+                "are logarithmic.", draw)
 
 
 def lanes(data: Data) -> Plot | None:
