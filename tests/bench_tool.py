@@ -251,6 +251,7 @@ def rounds_that_fit_into_a_time():
     equal(plan({"a": 1, "b": 10}, 4, 1000), {"a": 4, "b": 4})
     equal(plan({"a": 1, "b": 10}, 4, 25), {"a": 4, "b": 2})
     equal(plan({"a": 1, "b": 10}, 4, -5), {"a": 0, "b": 0})
+    equal(plan({"a": 1, "b": 0}, 4, -5), {"a": 0, "b": 4})
 
 
 @test
@@ -517,6 +518,71 @@ def sigkill_loses_the_last_round_only():
         data = bench_data.load(str(file))
     equal([len(row.samples) for row in data.rows.values()], [2, 2, 2])
     equal(data.complete, False)
+
+
+def measured(stage, **options):
+    """In this process: what a run of two contestants measures."""
+    data = bench_measure.Measurement(stage.path, [
+        bench_contestants.Contestant(name, f"bench/bench-{name}", name)
+        for name in ("copy", "private")], "private")
+    with contextlib.redirect_stdout(io.StringIO()):
+        data.run(3, 0.01, **options)
+    return data
+
+
+@test
+def a_long_workload_waits_until_the_others_are_done():
+    tests = ["ring/1000000", "ring/2", "switch"]
+    with Stage(copy={"tests": tests}, private={"tests": tests}) as stage:
+        data = measured(stage).data
+        equal({row.workload: len(row.samples) for row in data.rows.values()},
+              dict.fromkeys(tests, 3))
+        equal(data.workloads()[-1], "ring/1000000")
+        # No time at all: one round, and that without the long one.
+        data = measured(stage, budget=0).data
+    equal({row.workload: len(row.samples) for row in data.rows.values()},
+          {"ring/2": 1, "switch": 1})
+    equal(data.left_out, {"ring/1000000": "the time was up"})
+    equal((data.complete, data.made()), (True, 1))
+
+
+@test
+def http_servers_are_rows_as_all_others():
+    class Servers:
+        @staticmethod
+        def run(path, contestants, quick):
+            for number in (1, 2):
+                for name, time in (("copy", 30), ("floor", 10)):
+                    yield {"name": f"{name}/http-epoll/10", "unit": "request",
+                           "round": number, "iterations": 5, "cpu_time": 7.0,
+                           "real_time": float(time * number),
+                           "requests/s": 2.0}
+            yield {"name": "private/http-epoll/10", "unit": "request",
+                   "error_occurred": True, "error_message": "no wrk"}
+    sys.modules["http_bench"] = Servers
+    try:
+        with Stage(copy={}, private={}) as stage:
+            run = measured(stage)
+            with contextlib.redirect_stdout(io.StringIO()):
+                run.http(True)
+    finally:
+        del sys.modules["http_bench"]
+    row = run.data.row("copy", "http-epoll/10")
+    equal(row.values(), [30, 60])
+    equal(row.values("CPU ns/request"), [7, 7])
+    equal(run.data.ratios(row, "floor"), [3, 3])
+    equal(run.data.row("private", "http-epoll/10").error, "no wrk")
+    equal(bench_workloads.group("http-epoll/10"), "real")
+
+
+@test
+def footnotes_are_by_reason():
+    notes = bench_data.Notes()
+    rows = [bench_data.Row("a", f"w/{n}", error="no memory")
+            for n in range(5)] + [bench_data.Row("b", "w", error="other")]
+    equal([notes.number(row) for row in rows], [1, 1, 1, 1, 1, 2])
+    equal(notes.texts(), ["a/w/0, a/w/1, a/w/2 and 2 more: no memory",
+                          "b/w: other"])
 
 
 @test

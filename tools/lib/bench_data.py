@@ -161,6 +161,12 @@ class Data:
         ratios = self.ratios(row, base)
         return statistics.median(ratios) if ratios else None
 
+    def made(self) -> int:
+        """How many rounds there are at most of a row (the floor's samples are
+        one for each process)."""
+        return max((len(row.values()) for row in self.rows.values()
+                    if row.contestant != FLOOR), default=0)
+
     def meaningless(self) -> list[str]:
         return [f"{row.name} ({spread(row.values()):.0%})"
                 for row in self.rows.values() if noise(row.values()) == "!"]

@@ -19,7 +19,8 @@ from bench_progress import Estimate, Progress
 # What Google Benchmark appends to a name, and what is no counter of ours.
 SUFFIX = re.compile(r"/(process_time|real_time|manual_time)")
 PLAIN = {"family_index", "per_family_instance_index", "repetitions",
-         "repetition_index", "threads", "iterations", "real_time", "cpu_time"}
+         "repetition_index", "threads", "iterations", "real_time", "cpu_time",
+         "round"}
 # What differs from process to process, or is nobody's business.
 PRIVATE = {"contestant", "executable", "host_name", "load_avg",
            "greenlet_version", "peer_version"}
@@ -36,11 +37,19 @@ def plan(costs: dict[str, float], rounds: int,
     result = {name: rounds for name in costs}
     if seconds is None:
         return result
-    while (sum(costs[name] * count for name, count in result.items()) > seconds
-           and any(result.values())):
+    while sum(costs[name] * count for name, count in result.items()) > seconds:
         longest = max(result, key=lambda name: costs[name] * result[name])
+        if costs[longest] * result[longest] <= 0:
+            break
         result[longest] -= 1
     return result
+
+
+def counters(entry: dict) -> dict[str, float]:
+    """What a workload counted, of what Google Benchmark prints of it."""
+    return {key: value for key, value in entry.items()
+            if key not in PLAIN and isinstance(value, (int, float))
+            and not isinstance(value, bool)}
 
 
 class Measurement:
@@ -78,7 +87,8 @@ class Measurement:
 
     def command(self, contestant: Contestant, *options: str
                 ) -> subprocess.CompletedProcess:
-        return subprocess.run([str(self.path / contestant.program), *options], text=True,
+        program = str(self.path / contestant.program)
+        return subprocess.run([program, *options], text=True,
                               errors="replace", capture_output=True,
                               env=contestant.environment())
 
@@ -235,25 +245,40 @@ class Measurement:
         row.iterations += entry["iterations"]
         clock = ("real_time" if entry["name"].endswith("real_time")
                  else "cpu_time")
-        row.samples.append({"round": number, TIME: entry[clock]} | {
-            key: value for key, value in entry.items()
-            if key not in PLAIN and isinstance(value, (int, float))
-            and not isinstance(value, bool)})
+        row.samples.append({"round": number, TIME: entry[clock]}
+                           | counters(entry))
 
     def http(self, quick: bool) -> None:
-        """The HTTP servers, which wrk loads: http_bench starts both."""
+        """The HTTP servers under load. http_bench tells the results as they
+        come: ns of the wall clock per request, and counters."""
         import http_bench
-        for entry in http_bench.run(self.path, self.chosen, quick):
-            contestant, workload = entry["name"].split("/", 1)
-            row = self.data.add(contestant, workload)
-            row.unit = entry.get("unit", "request")
-            row.error = entry.get("error_message", "")
-            row.iterations = int(entry.get("iterations", 1))
-            if "real_time" in entry:
-                row.samples.append({"round": 1, TIME: entry["real_time"]} | {
-                    key: value for key, value in entry.items()
-                    if key not in PLAIN and isinstance(value, (int, float))
-                    and not isinstance(value, bool)})
+        progress = Progress()
+        try:
+            progress.step("HTTP servers under load", "", None)
+            for entry in http_bench.run(self.path, self.chosen, quick):
+                name = entry["name"]
+                progress.step("HTTP servers under load", name, None)
+                row = self.data.add(*name.split("/", 1))
+                row.unit = entry["unit"]
+                if entry.get("error_occurred"):
+                    row.error = entry["error_message"]
+                    continue
+                row.iterations += entry["iterations"]
+                row.samples.append(
+                    {"round": entry["round"], TIME: entry["real_time"],
+                     "CPU ns/request": entry["cpu_time"]} | counters(entry))
+        finally:
+            progress.clear()
+            # Their floor is a server of its own, in the same round.
+            for row in self.data.rows.values():
+                floor = self.data.row(FLOOR, row.workload)
+                if row.workload.startswith("http") and floor is not row:
+                    times = {sample["round"]: sample[TIME]
+                             for sample in (floor.samples if floor else [])}
+                    for sample in row.samples:
+                        if sample["round"] in times:
+                            sample[VS_FLOOR] = (sample[TIME]
+                                                / times[sample["round"]])
 
     def count(self, contestants: list[Contestant], family: str) -> None:
         """One short round of a family whose counters are wanted, not its

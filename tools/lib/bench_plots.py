@@ -196,7 +196,8 @@ def switch(data: Data) -> Plot | None:
     return both("switch", "A switch, to and fro",
                 "Nanoseconds per switch between the main flow and one other, "
                 "on a logarithmic scale: the flattest case there is. The "
-                "line through a dot is the middle half of the rounds.", draw, len(rows))
+                "line through a dot is the middle half of the rounds.",
+                draw, len(rows))
 
 
 def live(data: Data) -> Plot | None:
@@ -213,9 +214,10 @@ def live(data: Data) -> Plot | None:
 
     return both("live", "Latency by live bytes",
                 "Two that share one lane and hand over to each other: on the "
-                "copy backend each switch saves one stack and fills the "
-                "other, whatever the number of lanes; the others copy "
-                "nothing. Both scales are logarithmic.", draw)
+                "copy backend, and in Python's greenlet, each switch saves "
+                "one stack and fills the other, whatever the number of "
+                "lanes; private stacks are not copied. Both scales "
+                "are logarithmic.", draw)
 
 
 def lanes(data: Data) -> Plot | None:
@@ -255,7 +257,8 @@ def resident(row: Row) -> float | None:
 
 
 def population(data: Data) -> Plot | None:
-    lines = lines_by_argument(data, resident)
+    lines = lines_by_argument(data, lambda row: resident(row)
+                              if family(row.workload) == "park" else None)
     if not lines:
         return None
 

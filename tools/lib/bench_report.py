@@ -206,11 +206,15 @@ def page(data: Data) -> str:
         for shape, drawing in plot.drawings.items():
             plot.drawings[shape] = drawing.replace(
                 "<svg ", f'<svg class="{shape}" ', 1)
+    timed = {row.workload: len(row.values()) for row in data.rows.values()
+             if row.values() and row.contestant in data.contestants}
+    once = sum(count == 1 for count in timed.values())
     facts = content.facts() + [("plots", plots.library())]
     return environment().get_template("bench_report.html").render(
         data=data, sections=sections, notes=content.notes.texts(), facts=facts,
         date=data.context.get("machine", {}).get("date", ""), plots=drawings,
-        left_out=list(data.left_out.items()), remarks=[],
+        left_out=list(data.left_out.items()), made=data.made(), once=once,
+        timed=len(timed),
         base=data.base, meaningless=data.meaningless(), noisy_limit=NOISY,
         meaningless_limit=MEANINGLESS) + "\n"
 

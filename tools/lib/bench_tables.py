@@ -116,13 +116,14 @@ def show(data: Data, base: str, everything: bool = True) -> None:
     workloads = [each for each in data.workloads()
                  if any(data.row(one, each)
                         for one in data.contestants)]
-    rounds = max((len(row.samples) for row in data.rows.values()
-                  if row.contestant != FLOOR), default=0)
+    rounds = data.made()
     pinned = data.context.get("pinned_to_cpu", "-1")
-    say("\nTime: nanoseconds of CPU time, the median of "
-        f"{rounds} round{'s' * (rounds != 1)}; "
-        f"{data.context.get('compiler', 'unknown compiler')}, release "
-        "build, "
+    say("\nTime: nanoseconds of CPU time"
+        + (" (http: of the wall clock)" if any(
+            each.startswith("http") for each in workloads) else "")
+        + f", the median of {rounds} round{'s' * (rounds != 1)}; "
+        + (f"{data.context['compiler']}, " if "compiler" in data.context
+           else "") + "release build, "
         + (f"on CPU {pinned}" if pinned != "-1" else "not pinned to a CPU")
         + "\n")
     if ours:
@@ -138,7 +139,10 @@ def show(data: Data, base: str, everything: bool = True) -> None:
             data.row(one, each) for one in some)], base, False))
     counted = tables.counters(ours, "" if everything else "bytes/switch")
     if counted:
-        say("\nCopied: bytes per switch, saved and filled"
+        copied = any(row.median("bytes/switch")
+                     for row in data.rows.values())
+        say("\nCounted\n" if not copied else
+            "\nCopied: bytes per switch, saved and filled"
             + ("; live/N: twice N, or twice what\nthe library's frames "
                "alone take" if any(family(each) == "live"
                                    for each in workloads) else "") + "\n")
@@ -157,6 +161,8 @@ def footer(tables: Tables) -> None:
         say("floor: switch is a bare push-six/pop-and-jump switch, expat "
             "the plain callbacks,\n  measured in each contestant's "
             "process; ratios are within a process.")
+    if any(row.workload.startswith("http") for row in data.rows.values()):
+        say("floor of http: the same server by callbacks")
     marks = {noise(row.values()) for row in data.rows.values()}
     if "~" in marks:
         say(f"~ the middle half of the rounds spans more than {NOISY:.0%}: "
@@ -168,6 +174,9 @@ def footer(tables: Tables) -> None:
             + (f" and {len(names) - 8} more" if len(names) > 8 else "")
             + ";\n  run again with more rounds, or when the machine has less "
             "to do")
+    if data.made() == 1 and data.rounds > 1:
+        say("WARNING: there was time for one round only: nothing is known of "
+            "the noise")
     for number, note in enumerate(tables.notes.texts(), 1):
         say(f"[{number}] {note}")
     for name, why in data.left_out.items():

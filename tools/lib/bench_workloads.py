@@ -15,7 +15,7 @@ GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {
     "life": ("Life and death", ("spawn", "throw")),
     "memory": ("Memory", ("park", "recursion")),
     "extras": ("What is extra", ("trace", "check", "threads")),
-    "real": ("Real input", ("expat", "http")),
+    "real": ("Real input", ("expat", "http-epoll", "http-libevent")),
 }
 OTHERS = "others"
 
