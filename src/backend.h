@@ -4,9 +4,11 @@
  *   backend_state.h  struct backend_greenlet (embedded first in every
  *                    greenlet, zero at first), struct backend_thread
  *                    (embedded in every thread, zero at first),
- *                    BACKEND_NAME, BACKEND_FRAME_BYTES (at a suspended sp, a
- *                    resume address first; 0: there is no such frame) and
- *                    BACKEND_SP_ALIGN;
+ *                    BACKEND_GREENLET_INIT (what backend_init makes of the
+ *                    default options), BACKEND_NAME, BACKEND_FRAME_BYTES (at a
+ *                    suspended sp, a resume address first; 0: there is no such
+ *                    frame), BACKEND_SP_ALIGN; and
+ *                    BACKEND_SWITCHES_SHADOW_STACKS, if it does;
  *   backend_resume.h the inline backend_resume(); those that switch with
  *                    arch/ share the one there;
  *   *.c              the functions below.
@@ -50,13 +52,26 @@ void backend_abandon(struct greenlet_thread *t);
 int backend_init(struct greenlet_thread *t, greenlet *g,
                  const greenlet_options *o);
 
+/* A new greenlet, which another thread's parent was given, would belong to `t`
+ * from now on: 0, or -E2BIG as backend_init would have said there. */
+int backend_welcome(struct greenlet_thread *t, const greenlet *g);
+
 /* backend_resume.h:
  *
  *   static inline greenlet_message
  *   backend_resume(greenlet_message m, greenlet *from, greenlet *to);
  *
  * Inline and last in its caller: suspends `from`, resumes the near `to` with
- * m. t->current is `to` already. Returns when somebody resumes `from`. */
+ * m. t->current is `to` already. Returns when somebody resumes `from`.
+ *
+ *   #define BACKEND_SHORT_WAYS 1 (or 0), and then, for what is ordinary:
+ *   backend_refill(t, m, to)         a plain switch to a CORE_REFILL one;
+ *   backend_start(t, m, to)          the same to a CORE_READY one, else it
+ *                                    leaves it to core_switch(to, m);
+ *   backend_leave(t, m, dying, to)   the death of one that is CORE_OVER, whose
+ *                                    parent `to` is near.
+ *
+ * The first two do the core's part, too. */
 
 /* Suspends `from`, resumes or starts `to`, which is another greenlet of the
  * thread. Returns when somebody resumes `from`, or at once (duty 2). */

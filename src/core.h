@@ -36,8 +36,16 @@ enum {
     CORE_VISITED = 0x80 /* greenlet_thread_shutdown has tried it           */
 };
 
-/* Tag in the low bit of `home`: a switch to it must take the slow path. */
+/* Tags in the low bits of `home`, all for ordinary greenlets, about which
+ * nothing is special. None: near. REFILL: away, active, and not the current
+ * one: a plain switch to it is backend_refill(). READY: new, with an entry and
+ * no wish for a lane, child of one that is not new. OVER: it died as READY ones
+ * do that nobody watches. AWAY: anything else. */
 #define CORE_AWAY ((uintptr_t)1)
+#define CORE_READY ((uintptr_t)2)
+#define CORE_REFILL ((uintptr_t)3)
+#define CORE_OVER ((uintptr_t)4)
+#define CORE_TAGS ((uintptr_t)7)
 
 /* Counts of `shared`, above its two flag bits. */
 enum { SHARED_ONE = 4, SHARED_MERGED = 1, SHARED_QUEUED = 2 };
@@ -46,7 +54,7 @@ enum { SHARED_ONE = 4, SHARED_MERGED = 1, SHARED_QUEUED = 2 };
  * `shared`, `queue_next` (under the owner's lock) and a new one's home. */
 struct greenlet {
     struct backend_greenlet b;
-    _Atomic uintptr_t home;     /* struct greenlet_thread * | CORE_AWAY   */
+    _Atomic uintptr_t home;     /* struct greenlet_thread * | a tag       */
     _Atomic(greenlet *) parent; /* a reference; NULL for main             */
     greenlet_entry *entry;
     struct greenlet_side *side; /* NULL until something of it is used     */
@@ -89,7 +97,13 @@ static inline uint64_t counter_get(const core_counter *c) {
 }
 
 static inline void counter_set(core_counter *c, uint64_t n) {
+#if defined(__riscv) && !defined(__clang__) && __GNUC__ < 14
+    /* gcc before 14 makes an exchange of the line below (amoswap). An aligned
+     * word that is volatile is written by one store, too. */
+    *(volatile uint64_t *)(void *)c = n;
+#else
     atomic_store_explicit(c, n, memory_order_relaxed);
+#endif
 }
 
 static inline void counter_add(core_counter *c, uint64_t n) {
@@ -138,9 +152,12 @@ static inline void counter_add(core_counter *c, uint64_t n) {
 
 #endif
 
+/* A refill is a switch, a miss, an eviction and a fill in one: it counts
+ * itself once, and whoever reads adds it to the four. */
 struct core_counters {
-    core_counter switches, misses, evictions, fills, saved_bytes, filled_bytes,
-        allocations, stack_high;
+    core_counter switches, refills, saved_bytes, filled_bytes, stack_high;
+    core_counter starts; /* refills that filled nothing                    */
+    core_counter misses, evictions, fills, allocations;
 };
 
 static inline void counter_max(core_counter *c, uint64_t n) {
@@ -222,7 +239,8 @@ extern __thread struct greenlet_thread *core_self
 extern struct greenlet_thread core_nobody;
 
 /* thread.c */
-struct greenlet_thread *core_adopt(void);     /* NULL: no memory */
+struct greenlet_thread *core_adopt(void);     /* NULL: core_no_thread() */
+int core_no_thread(void);                     /* -ENOMEM, -ENOTSUP         */
 void core_refresh(struct greenlet_thread *t); /* recompute `fast` */
 void core_drain(struct greenlet_thread *t);
 int core_enqueue(struct greenlet_thread *t, greenlet *g);
@@ -242,7 +260,7 @@ static inline struct greenlet_thread *core_home(const greenlet *g) {
     return (
         struct greenlet_thread *)(atomic_load_explicit(&((greenlet *)g)->home,
                                                        memory_order_relaxed) &
-                                  ~CORE_AWAY);
+                                  ~CORE_TAGS);
 }
 
 static inline greenlet_state core_state(const greenlet *g) {
@@ -266,9 +284,19 @@ static inline void core_set_near(struct greenlet_thread *t, greenlet *g) {
         memory_order_relaxed);
 }
 
+static inline bool core_is_near(const struct greenlet_thread *t,
+                                const greenlet *g) {
+    return atomic_load_explicit(&((greenlet *)g)->home, memory_order_relaxed) ==
+           (uintptr_t)t;
+}
+
+static inline void core_set_tag(struct greenlet_thread *t, greenlet *g,
+                                uintptr_t tag) {
+    atomic_store_explicit(&g->home, (uintptr_t)t + tag, memory_order_relaxed);
+}
+
 static inline void core_set_away(struct greenlet_thread *t, greenlet *g) {
-    atomic_store_explicit(&g->home, (uintptr_t)t | CORE_AWAY,
-                          memory_order_relaxed);
+    core_set_tag(t, g, CORE_AWAY);
 }
 
 static inline void core_slow_on(struct greenlet_thread *t, unsigned reason) {
@@ -334,7 +362,8 @@ enum { CHECK_STACK_BYTES = 65536 };
 /* How a transfer is made. */
 enum {
     HOW_AFTER = 1, /* call core_after in the target                        */
-    HOW_MUST = 2   /* cannot be told of -ENOMEM: use the reserves          */
+    HOW_MUST = 2,  /* cannot be told of -ENOMEM: use the reserves          */
+    HOW_ALL = HOW_AFTER | HOW_MUST
 };
 
 /* switch.c */
@@ -346,7 +375,13 @@ greenlet_message core_kill(struct greenlet_thread *t, greenlet *g,
 struct greenlet_thread *core_thread_of(const greenlet *g);
 
 /* greenlet.c */
+/* Its last reference is gone; it is at home here, or its home has exited. */
 void core_last_reference(struct greenlet_thread *t, greenlet *g);
+/* Gives `g`, marked SHARED_QUEUED by the caller, to the queue of `t`. True if
+ * that and its home have exited, and nobody refers to it. */
+bool core_hand_over(struct greenlet_thread *t, greenlet *g);
+/* Its maker has no references any more. True: nobody has; see above. */
+bool core_merge(greenlet *g);
 void core_free(greenlet *g);
 bool core_unreferenced(greenlet *g);
 void core_unref_quietly(greenlet *g); /* nothing ends if it was the last */
@@ -357,7 +392,6 @@ int core_link_foreign(struct greenlet_thread *home, greenlet *g);
 /* slab.c */
 greenlet *slab_take(struct greenlet_thread *t); /* zeroed; NULL: no memory */
 void slab_give(greenlet *g);
-struct greenlet_thread *slab_maker(const greenlet *g);
 bool slab_visit(struct greenlet_thread *t, bool (*visit)(greenlet *, void *),
                 void *data);
 void slab_collect(struct greenlet_thread *t);
@@ -365,6 +399,9 @@ void slab_destroy(struct greenlet_thread *t);
 
 /* local.c */
 void core_run_destructors(struct greenlet_thread *t, greenlet *g);
+
+/* shadow.c: is a shadow stack active in this thread? */
+bool core_shadow_stack(void);
 
 /* overflow.c */
 int overflow_thread(struct greenlet_thread *t);
@@ -380,5 +417,9 @@ int64_t config_number(const char *name, int64_t fallback, int64_t least,
 void core_add_counters(struct core_counters *to,
                        const struct core_counters *from);
 void core_all_counters(struct core_counters *sum);
+
+static inline uint64_t core_switches(const struct core_counters *c) {
+    return counter_get(&c->switches) + counter_get(&c->refills);
+}
 
 #endif

@@ -147,7 +147,7 @@ GREENLET_API void greenlet_unref(greenlet *g);
 GREENLET_API size_t greenlet_drain(void);
 
 /* The current greenlet: a borrowed reference. NULL if this thread has no
- * main greenlet yet and there is no memory to make it.
+ * main greenlet yet and there is no memory to make it, or a shadow stack.
  * [runs drain, may allocate]                               Contract: 1, 16 */
 GREENLET_API greenlet *greenlet_current(void);
 
@@ -162,7 +162,8 @@ GREENLET_API greenlet *greenlet_parent(const greenlet *g);
 /* Makes `parent` the parent of `g`. Returns 0, or -EINVAL (NULL, `g` is a
  * main greenlet), -ELOOP (`g` is an ancestor of `parent`), -EPERM (`g` is
  * another thread's, or `parent` is and `g` has started), -EOWNERDEAD
- * (parent's thread has exited), -ENOMEM.
+ * (parent's thread has exited), -E2BIG (`g` wants a larger stack than a lane of
+ * the parent's thread is), -ENOMEM.
  * [no switch, may allocate, statuses]                         Contract: 12 */
 GREENLET_API int greenlet_set_parent(greenlet *g, greenlet *parent);
 
@@ -187,7 +188,9 @@ typedef struct greenlet_thread_options {
 
 /* Sets how the calling thread keeps its stacks; only before its first other
  * use of the library. Returns 0, -EBUSY (too late), -EINVAL (NULL, out of
- * range), -ENOMEM. [no switch, allocates, statuses]           Contract: 34 */
+ * range), -ENOMEM, -ENOTSUP (a shadow stack is active: x86 CET, Arm GCS, RISC-V
+ * Zicfiss; not the ucontext backend; every first use is refused so).
+ * [no switch, allocates, statuses]                        Contract: 28, 34 */
 GREENLET_API int greenlet_thread_configure(const greenlet_thread_options *o);
 
 /* Kills every other greenlet of the thread, the latest started first; called

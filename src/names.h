@@ -27,6 +27,10 @@
 #define core_kill greenlet_core_kill
 #define core_thread_of greenlet_core_thread_of
 #define core_last_reference greenlet_core_last_reference
+#define core_no_thread greenlet_core_no_thread
+#define core_shadow_stack greenlet_core_shadow_stack
+#define core_hand_over greenlet_core_hand_over
+#define core_merge greenlet_core_merge
 #define core_free greenlet_core_free
 #define core_side greenlet_core_side
 #define core_link_foreign greenlet_core_link_foreign
@@ -99,6 +103,9 @@
 #define backend_adopt greenlet_backend_adopt
 #define backend_abandon greenlet_backend_abandon
 #define backend_init greenlet_backend_init
+#define backend_leave greenlet_backend_leave
+#define backend_start greenlet_backend_start
+#define backend_welcome greenlet_backend_welcome
 #define backend_switch greenlet_backend_switch
 #define backend_exit greenlet_backend_exit
 #define backend_release greenlet_backend_release
@@ -112,6 +119,10 @@
 #define arch_switch greenlet_arch_switch
 #define arch_switch_copy greenlet_arch_switch_copy
 #define arch_copy_prepare greenlet_arch_copy_prepare
+#define arch_exchange greenlet_arch_exchange
+#define arch_exchange_pays greenlet_arch_exchange_pays
+#define arch_leave greenlet_arch_leave
+#define arch_move greenlet_arch_move
 #define arch_copy_fill greenlet_arch_copy_fill
 #define arch_resume greenlet_arch_resume
 #define arch_start greenlet_arch_start

@@ -213,6 +213,6 @@ int greenlet_install_overflow_handler(void) {
     int status = install();
     struct greenlet_thread *t = core_thread();
     if (!t)
-        return -ENOMEM;
+        return core_no_thread();
     return status ? status : overflow_thread(t);
 }

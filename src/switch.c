@@ -13,6 +13,7 @@
 #include "backend.h"
 #include "check.h"
 #include "fpu.h"
+#include "slab.h"
 
 static greenlet_message failed(int status) {
     return (greenlet_message){NULL, status};
@@ -63,8 +64,11 @@ static int resolve(struct greenlet_thread *t, greenlet *g) {
     greenlet_entry *entry = g->entry;
     greenlet_ref(g);
     int status = t->hooks.resolve_entry(g, &entry, t->hooks_data);
-    if (status == 0 && core_state(g) == GREENLET_NEW)
+    if (status == 0 && core_state(g) == GREENLET_NEW) {
         g->entry = entry;
+        if (!entry && core_home(g) == t)
+            core_set_away(t, g); /* not ready any more */
+    }
     greenlet_unref(g);
     return status < 0 ? status : 1;
 }
@@ -73,8 +77,10 @@ static int resolve(struct greenlet_thread *t, greenlet *g) {
 static unsigned prepare(struct greenlet_thread *t, greenlet *from, greenlet *to,
                         greenlet_event event, bool died, unsigned how) {
     t->fresh = core_state(to) == GREENLET_NEW;
-    if (t->fresh)
+    if (t->fresh) {
         to->serial = ++t->serial;
+        core_set_away(t, to);
+    }
     if (likely(!t->slow && !(to->flags & CORE_SPECIAL)))
         return how;
     t->origin = from;
@@ -132,7 +138,7 @@ static __attribute__((noinline)) greenlet_message
 switch_slow(greenlet *to, greenlet_message m) {
     struct greenlet_thread *t = core_thread();
     if (unlikely(!t))
-        return failed(-ENOMEM);
+        return failed(core_no_thread());
     if (unlikely(!to))
         return failed(-EINVAL);
     if (unlikely(atomic_load_explicit(&t->queue, memory_order_relaxed) &&
@@ -169,18 +175,27 @@ static bool only_checked(const struct greenlet_thread *t, const greenlet *to) {
            !atomic_load_explicit(&t->queue, memory_order_relaxed);
 }
 
-/* What is left of the ordinary: a suspended greenlet whose bytes are away.
- * Only tail calls, so that no frame of ours is among the bytes to copy. */
+/* What is left of the ordinary: a suspended greenlet whose bytes are away, and
+ * a new one. Only tail calls, so that no frame of ours is among the bytes to
+ * copy. */
 greenlet_message core_switch(greenlet *to, greenlet_message m) {
     struct greenlet_thread *t = core_self;
     uintptr_t fast = atomic_load_explicit(&t->fast, memory_order_relaxed);
-    if (likely(to &&
-               atomic_load_explicit(&to->home, memory_order_relaxed) ==
-                   (fast | CORE_AWAY) &&
-               fast == (uintptr_t)t && core_state(to) == GREENLET_ACTIVE &&
-               !(to->flags & CORE_SPECIAL) && to != t->current)) {
-        t->victim = NULL;
-        return backend_switch(t, t->current, to, m, 0);
+    if (unlikely(!to))
+        return switch_slow(to, m);
+    uintptr_t home = atomic_load_explicit(&to->home, memory_order_relaxed);
+    if (likely(fast == (uintptr_t)t)) {
+        if (home == (fast | CORE_READY) && m.status == 0) {
+            to->serial = ++t->serial;
+            core_set_away(t, to);
+            t->victim = NULL;
+            return backend_switch(t, t->current, to, m, 0);
+        }
+        if (home == (fast | CORE_AWAY) && !(to->flags & CORE_SPECIAL) &&
+            core_state(to) == GREENLET_ACTIVE && to != t->current) {
+            t->victim = NULL;
+            return backend_switch(t, t->current, to, m, 0);
+        }
     }
     if (only_checked(t, to))
         return switch_checked(to, m);
@@ -195,12 +210,20 @@ __attribute__((aligned(64))) greenlet_message greenlet_switch(greenlet *to,
     struct greenlet_thread *t = core_self;
     greenlet_message m = {value, 0};
     greenlet *from = t->current;
-    if (likely(to && to != from &&
-               atomic_load_explicit(&to->home, memory_order_relaxed) ==
-                   atomic_load_explicit(&t->fast, memory_order_relaxed))) {
-        t->current = to;
-        counter_add(&t->counters.switches, 1);
-        return backend_resume(m, from, to);
+    if (likely(to && to != from)) {
+        uintptr_t fast = atomic_load_explicit(&t->fast, memory_order_relaxed);
+        uintptr_t home = atomic_load_explicit(&to->home, memory_order_relaxed);
+        if (likely(home == fast)) {
+            t->current = to;
+            counter_add(&t->counters.switches, 1);
+            return backend_resume(m, from, to);
+        }
+#if BACKEND_SHORT_WAYS
+        if (home == (fast | CORE_REFILL))
+            return backend_refill(t, m, to);
+        if (home == (fast | CORE_READY) && fast == (uintptr_t)t)
+            return backend_start(t, m, to);
+#endif
     }
     return core_switch(to, m);
 }
@@ -215,8 +238,10 @@ greenlet_message greenlet_throw(greenlet *to, intptr_t status, void *value) {
  * thrown into up to the one that receives it, are dead now. */
 static void bury(struct greenlet_thread *t, greenlet *to) {
     for (greenlet *g = t->victim; g != to; g = core_parent(g))
-        if (core_state(g) == GREENLET_NEW)
+        if (core_state(g) == GREENLET_NEW) {
             core_set_state(g, GREENLET_DEAD);
+            core_set_away(core_home(g), g); /* not ready any more */
+        }
     t->victim = NULL;
 }
 
@@ -327,10 +352,8 @@ static greenlet *heir(struct greenlet_thread *t, greenlet *g,
     }
 }
 
-_Noreturn void core_finish(greenlet_message last) {
-    struct greenlet_thread *t = core_self;
-    greenlet *g = t->current;
-
+static __attribute__((noinline)) _Noreturn void
+finish(struct greenlet_thread *t, greenlet *g, greenlet_message last) {
     if (t->hooks.on_finish)
         t->hooks.on_finish(g, last, t->hooks_data);
     if (g->side && g->side->locals)
@@ -348,6 +371,25 @@ _Noreturn void core_finish(greenlet_message last) {
     core_set_state(g, GREENLET_DEAD);
     core_set_away(t, g);
     backend_exit(t, g, to, last, how);
+}
+
+/* The ordinary, here: nobody wants to know, and the parent is near. */
+_Noreturn void core_finish(greenlet_message last) {
+    struct greenlet_thread *t = core_self;
+    greenlet *g = t->current;
+#if BACKEND_SHORT_WAYS
+    greenlet *parent = core_parent(g);
+    if (likely(last.status == 0 && !g->side && core_is_near(t, parent) &&
+               atomic_load_explicit(&t->fast, memory_order_relaxed) ==
+                   (uintptr_t)t)) {
+        core_set_state(g, GREENLET_DEAD);
+        core_set_tag(t, g, CORE_OVER);
+        t->current = parent;
+        counter_add(&t->counters.switches, 1);
+        backend_leave(t, last, g, parent);
+    }
+#endif
+    finish(t, g, last);
 }
 
 /* ---- Kill ------------------------------------------------------------- */
@@ -386,10 +428,10 @@ greenlet_message core_kill(struct greenlet_thread *t, greenlet *g,
     greenlet_ref(g);
     old = core_parent(g); /* its reference is ours until it is put back */
     atomic_store_explicit(&g->parent, greenlet_ref(me), memory_order_relaxed);
-    uint64_t before = counter_get(&t->counters.switches);
+    uint64_t before = core_switches(&t->counters);
     greenlet_message m =
         core_transfer(t, g, (greenlet_message){NULL, GREENLET_EXIT}, how);
-    bool moved = before != counter_get(&t->counters.switches);
+    bool moved = before != core_switches(&t->counters);
     if (core_parent(g) == me) {
         greenlet *parent = old;
         if (reaches(old, g)) { /* it has become a descendant meanwhile */
@@ -410,7 +452,7 @@ greenlet_message core_kill(struct greenlet_thread *t, greenlet *g,
 greenlet_message greenlet_kill(greenlet *g) {
     struct greenlet_thread *t = core_thread();
     if (!t)
-        return failed(-ENOMEM);
+        return failed(core_no_thread());
     if (!g || (int)core_state(g) == CORE_FREED)
         return failed(-EINVAL);
     return core_kill(t, g, 0);
@@ -420,7 +462,7 @@ int greenlet_set_parent(greenlet *g, greenlet *parent) {
     struct greenlet_thread *t = core_thread();
     int status;
     if (!t)
-        return -ENOMEM;
+        return core_no_thread();
     if (!g || !parent || g->flags & CORE_MAIN ||
         (int)core_state(g) == CORE_FREED ||
         (int)core_state(parent) == CORE_FREED)
@@ -438,6 +480,8 @@ int greenlet_set_parent(greenlet *g, greenlet *parent) {
         if ((status = core_link_foreign(home, g)) != 0)
             return status;
         atomic_store(&core_moved, true);
+    } else if (core_state(g) == GREENLET_NEW) {
+        core_set_away(t, g); /* it may go where its new parent goes */
     }
     greenlet *old = core_parent(g);
     atomic_store_explicit(&g->parent, greenlet_ref(parent),

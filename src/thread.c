@@ -13,6 +13,7 @@
 
 #include "backend.h"
 #include "check.h"
+#include "slab.h"
 
 struct greenlet_thread core_nobody = {.fast = ~(uintptr_t)0};
 __thread struct greenlet_thread *core_self
@@ -180,7 +181,33 @@ static void discard(struct greenlet_thread *t) {
     memory_free(t->block);
 }
 
+/* A stack that the CPU keeps a second copy of cannot be switched alone. */
+static bool refused(void) {
+#ifdef BACKEND_SWITCHES_SHADOW_STACKS
+    return false;
+#else
+    return unlikely(core_shadow_stack());
+#endif
+}
+
+static int refuse(void) {
+    static _Atomic bool said;
+    if (!atomic_exchange(&said, true))
+        fputs("greenlet: a shadow stack is active in this thread, which the "
+              "backend " BACKEND_NAME " cannot switch; run without it"
+#if defined(__x86_64__)
+              " (GLIBC_TUNABLES=glibc.cpu.x86_shstk=off)"
+#elif defined(__aarch64__)
+              " (GLIBC_TUNABLES=glibc.cpu.aarch64_gcs=0)"
+#endif
+              ", or build with the backend ucontext\n",
+              stderr);
+    return -ENOTSUP;
+}
+
 static int adopt(const greenlet_thread_options *o) {
+    if (refused())
+        return refuse();
     int saved = errno, status = first_use();
     if (status)
         return status;
@@ -212,6 +239,8 @@ static int adopt(const greenlet_thread_options *o) {
     if (pthread_setspecific(exit_key, t) != 0)
         goto fail_overflow;
     if (t->check >= 0) {
+        if (t->check >= 1)
+            core_side(t->main); /* for its checksums; else it has none */
         t->slow |= SLOW_CHECK;
         core_find_own_stack(t);
     }
@@ -241,6 +270,8 @@ struct greenlet_thread *core_adopt(void) {
     greenlet_thread_options o = GREENLET_THREAD_OPTIONS_INIT;
     return adopt(&o) == 0 ? core_self : NULL;
 }
+
+int core_no_thread(void) { return refused() ? -ENOTSUP : -ENOMEM; }
 
 int greenlet_thread_configure(const greenlet_thread_options *o) {
     greenlet_thread_options options = GREENLET_THREAD_OPTIONS_INIT;
@@ -301,18 +332,24 @@ int core_enqueue(struct greenlet_thread *t, greenlet *g) {
     return 0;
 }
 
-/* One entry: if this thread made it, its two counts are added up. */
+/* One entry: one that this thread made has its two counts added up; one at
+ * home here that nobody refers to ends. */
 static void handle(struct greenlet_thread *t, greenlet *g) {
+    struct greenlet_thread *home = core_home(g);
+    if (home != t && atomic_load(&g->shared) & SHARED_MERGED) {
+        if (core_hand_over(home, g)) /* still marked */
+            core_last_reference(t, g);
+        return;
+    }
     int32_t s = atomic_fetch_and(&g->shared, ~SHARED_QUEUED);
+    bool last = s & SHARED_MERGED && s >> 2 == 0;
     if (slab_maker(g) == t && !(s & SHARED_MERGED)) {
         int32_t n = s >> 2;
         atomic_fetch_sub(&g->shared, n * SHARED_ONE);
         g->refs = (uint32_t)((int32_t)g->refs + n);
-        if (g->refs)
-            return;
-        s = atomic_fetch_or(&g->shared, SHARED_MERGED);
+        last = g->refs == 0 && core_merge(g);
     }
-    if (s >> 2 == 0 && !(atomic_load(&g->shared) & SHARED_QUEUED))
+    if (last)
         core_last_reference(t, g);
 }
 
@@ -393,21 +430,38 @@ static bool end_greenlet(greenlet *g, void *arg) {
 }
 
 /* The maker's share of the references joins the others'. If the sum is zero
- * nobody else can touch it, and it is collected. */
+ * it is collected, marked: its home, if that is another thread, may look at it
+ * until it is handed over. */
 static bool merge(greenlet *g, void *arg) {
     greenlet **unreferenced = arg;
-    if (atomic_load(&g->shared) & SHARED_MERGED)
+    int32_t s = atomic_load(&g->shared), next;
+    bool last;
+    if (s & SHARED_MERGED)
         return false;
-    int32_t refs = (int32_t)g->refs;
+    do {
+        next = (s + (int32_t)g->refs * SHARED_ONE) | SHARED_MERGED;
+        /* Marked, but not in the queue any more: who marked it comes too late
+         * and will look at it. */
+        last = next >> 2 == 0 && !(s & SHARED_QUEUED);
+    } while (!atomic_compare_exchange_weak(&g->shared, &s,
+                                           last ? next | SHARED_QUEUED : next));
     g->refs = 0;
-    int32_t s = atomic_fetch_add(&g->shared, refs * SHARED_ONE + SHARED_MERGED);
-    /* Marked, but not in the queue any more: who marked it comes too late
-     * and will look at it. */
-    if ((s >> 2) + refs == 0 && !(s & SHARED_QUEUED)) {
+    if (last) {
         g->queue_next = *unreferenced;
         *unreferenced = g;
     }
     return false;
+}
+
+/* Takes `g` out of the queue. If nobody refers to it, it stays marked. */
+static bool unmark(greenlet *g) {
+    int32_t s = atomic_load(&g->shared);
+    do {
+        if (s & SHARED_MERGED && s >> 2 == 0)
+            return false;
+    } while (!atomic_compare_exchange_weak(&g->shared, &s,
+                                           s & ~(int32_t)SHARED_QUEUED));
+    return true;
 }
 
 void core_unlock(struct greenlet_thread *t) {
@@ -447,8 +501,7 @@ static void thread_exit(void *arg) {
         end_greenlet(g, t);
     for (greenlet *g = atomic_load(&t->queue), *next; g; g = next) {
         next = g->queue_next;
-        int32_t s = atomic_fetch_and(&g->shared, ~SHARED_QUEUED);
-        if (s & SHARED_MERGED && s >> 2 == 0) {
+        if (!unmark(g)) {
             g->queue_next = unreferenced;
             unreferenced = g;
         }
@@ -464,7 +517,8 @@ static void thread_exit(void *arg) {
     core_self = &core_nobody;
     for (greenlet *next; unreferenced; unreferenced = next) {
         next = unreferenced->queue_next;
-        core_last_reference(core_self, unreferenced);
+        if (core_hand_over(core_home(unreferenced), unreferenced))
+            core_last_reference(core_self, unreferenced);
     }
     greenlet_unref(t->main);
     errno = saved;
@@ -559,8 +613,8 @@ int greenlet_thread_shutdown(void) {
 /* ---- Statistics of threads -------------------------------------------- */
 
 #define FOR_EACH_COUNTER(each)                                                 \
-    each(switches) each(misses) each(evictions) each(fills) each(saved_bytes)  \
-        each(filled_bytes) each(allocations)
+    each(switches) each(refills) each(starts) each(misses) each(evictions)     \
+        each(fills) each(saved_bytes) each(filled_bytes) each(allocations)
 
 void core_add_counters(struct core_counters *to,
                        const struct core_counters *from) {

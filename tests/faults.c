@@ -19,8 +19,7 @@ void *__real_realloc(void *p, size_t n);
 void __real_free(void *p);
 void *__real_mmap(void *p, size_t n, int prot, int flags, int fd, off_t at);
 /* What mmap is called with a 64-bit off_t, Meson's choice. */
-void *__real_mmap64(void *p, size_t n, int prot, int flags, int fd,
-                    int64_t at);
+void *__real_mmap64(void *p, size_t n, int prot, int flags, int fd, int64_t at);
 int __real_munmap(void *p, size_t n);
 int __real_mprotect(void *p, size_t n, int prot);
 int __real_madvise(void *p, size_t n, int advice);
@@ -32,8 +31,7 @@ void *__wrap_calloc(size_t n, size_t size);
 void *__wrap_realloc(void *p, size_t n);
 void __wrap_free(void *p);
 void *__wrap_mmap(void *p, size_t n, int prot, int flags, int fd, off_t at);
-void *__wrap_mmap64(void *p, size_t n, int prot, int flags, int fd,
-                    int64_t at);
+void *__wrap_mmap64(void *p, size_t n, int prot, int flags, int fd, int64_t at);
 int __wrap_munmap(void *p, size_t n);
 int __wrap_mprotect(void *p, size_t n, int prot);
 int __wrap_madvise(void *p, size_t n, int advice);
@@ -158,10 +156,19 @@ int __wrap_pthread_key_create(pthread_key_t *key, void (*destroy)(void *)) {
     return fails() ? EAGAIN : __real_pthread_key_create(key, destroy);
 }
 
+/* The kernel refuses a stack that is too small; never one that it has told
+ * and that is put back. */
 int __wrap_sigaltstack(const stack_t *new_stack, stack_t *old_stack) {
-    if (new_stack && fails()) {
+    static __thread stack_t told;
+    bool put_back = new_stack && new_stack->ss_sp == told.ss_sp &&
+                    new_stack->ss_size == told.ss_size &&
+                    new_stack->ss_flags == told.ss_flags;
+    if (new_stack && !put_back && fails()) {
         errno = ENOMEM;
         return -1;
     }
-    return __real_sigaltstack(new_stack, old_stack);
+    int status = __real_sigaltstack(new_stack, old_stack);
+    if (status == 0 && old_stack)
+        told = *old_stack;
+    return status;
 }

@@ -30,6 +30,11 @@ int backend_init(struct greenlet_thread *t, greenlet *g,
     return 0;
 }
 
+int backend_welcome(struct greenlet_thread *t, const greenlet *g) {
+    (void)t, (void)g; /* whatever it wants is had at its start, or is not */
+    return 0;
+}
+
 static size_t size_of(struct stack s) { return (size_t)(s.high - s.low); }
 
 /* Gives a new greenlet its stack. */

@@ -21,6 +21,8 @@ struct backend_greenlet {
     size_t stack_bytes;  /* wished; 0: the thread's default                  */
 };
 
+#define BACKEND_GREENLET_INIT {0}
+
 struct backend_thread {
     struct stack_pool pool;
     struct stack reserve; /* for a start that cannot be refused; see backend.h:

@@ -488,6 +488,11 @@ int backend_init(struct greenlet_thread *t, greenlet *g,
     return 0;
 }
 
+int backend_welcome(struct greenlet_thread *t, const greenlet *g) {
+    (void)t, (void)g; /* whatever it wants is had at its start, or is not */
+    return 0;
+}
+
 greenlet_message backend_switch(struct greenlet_thread *t, greenlet *from,
                                 greenlet *to, greenlet_message m,
                                 unsigned how) {

@@ -78,12 +78,14 @@ def run_shown(command: list[str], what: str,
 
 
 def build(folder: str, options: list[str],
-          compilers: dict[str, str] | None = None) -> Path:
+          compilers: dict[str, str] | None = None,
+          targets: tuple[str, ...] = ()) -> Path:
     """Configures (once, or anew if options have changed) and compiles.
 
     folder     below build/, ours alone
     options    of `meson setup`
     compilers  CC and CXX, if not the environment's
+    targets    what to compile; nothing: everything
     """
     path = ROOT / "build" / folder
     environment = dict(os.environ)
@@ -100,5 +102,5 @@ def build(folder: str, options: list[str],
                   "meson setup", environment)
         stamp.write_text(wanted)
     say(f"building build/{folder}")
-    run_shown(["ninja", "-C", str(path)], "the build", environment)
+    run_shown(["ninja", "-C", str(path), *targets], "the build", environment)
     return path

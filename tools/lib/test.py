@@ -15,6 +15,9 @@ import sys
 from pathlib import Path
 
 import common
+import fuzz
+import soak
+import sysroot
 from common import Problem, say
 
 OUTPUT_LINES = 60  # of a failed case
@@ -128,6 +131,8 @@ class Run:
 
     def wanted(self, test: dict) -> bool:
         suites = {suite.split(":")[-1] for suite in test["suite"]}
+        if "full" in suites and not self.options.full:
+            return False
         return not self.options.backend or bool(
             suites & set(self.options.backend))
 
@@ -257,6 +262,17 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     how.add_argument("--full", action="store_true",
                      help="they make many more, and all is repeated with "
                      "clang as the compiler")
+    how.add_argument("--fuzz", type=float, metavar="SECONDS",
+                     help="instead of the tests: random programs for so long, "
+                     "on a model of the contract and on every backend")
+    how.add_argument("--soak", type=float, metavar="MINUTES",
+                     help="instead of the tests: greenlets without end for so "
+                     "long, every byte of their stacks looked at")
+    parser.add_argument("--switches", type=float, metavar="N",
+                        help="with --soak, which is ignored then: so many in "
+                        "all")
+    parser.add_argument("--seed", type=int, metavar="N",
+                        help="with --fuzz: the first program")
     parser.add_argument("--backend", action="append", default=[], metavar="B",
                         help="only this backend (may be repeated): "
                         + ", ".join(common.backends()))
@@ -283,18 +299,32 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     return options
 
 
-def cross_options(arch: str) -> list[str]:
+def cross_options(arch: str, cases: list[Case]) -> list[str]:
     """Meson's options to build for another CPU family and run the result."""
     folder = common.ROOT / "tools" / "cross"
     triplet = common.ARCHITECTURES[arch]
     if not shutil.which(triplet + "-gcc"):
         raise Problem(f"{triplet}-gcc is missing (tools/setup arch-{arch})")
-    return [f"--cross-file={folder / (triplet + '.ini')}",
+    files = [folder / (triplet + ".ini")]
+    try:
+        files.append(sysroot.cross_file(arch, files[0]))
+    except Problem as problem:
+        cases.append(Case(f"{arch}, libunwind and expat", "", "skipped",
+                          str(problem)))
+    return [*(f"--cross-file={file}" for file in files),
             "-Dbenchmarks=disabled"]
 
 
 def main(arguments: list[str]) -> int:
     options = parse(arguments)
+    try:
+        if options.fuzz is not None:
+            return fuzz.fuzz(options.fuzz, options.backend, options.seed)
+        if options.soak is not None:
+            return soak.soak(options.soak, options.switches, options.backend)
+    except Problem as problem:
+        say(f"tools/test: {problem}")
+        return 1
     setup = ["-Dvariants=true", "-Dwerror=true", "--buildtype=debugoptimized"]
     builds: list[tuple[str, str, dict[str, str]]] = [("test", "", {})]
     cases: list[Case] = []
@@ -312,7 +342,7 @@ def main(arguments: list[str]) -> int:
         try:
             arch = folder.removeprefix("test-") if prefix.rstrip(
                 ", ") in common.ARCHITECTURES else ""
-            cross = cross_options(arch) if arch else []
+            cross = cross_options(arch, cases) if arch else []
             path = common.build(folder, setup + cross, compilers)
             run = Run(path, prefix, options, slow=bool(arch))
             cases += run.run()
