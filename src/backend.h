@@ -5,10 +5,10 @@
  *                    greenlet, zero at first), struct backend_thread
  *                    (embedded in every thread, zero at first),
  *                    BACKEND_GREENLET_INIT (what backend_init makes of the
- *                    default options), BACKEND_SWITCHES_SHADOW_STACKS, if
- *                    it does, BACKEND_NAME, BACKEND_FRAME_BYTES (at a suspended sp, a
- *                    resume address first; 0: there is no such frame) and
- *                    BACKEND_SP_ALIGN;
+ *                    default options), BACKEND_NAME, BACKEND_FRAME_BYTES (at a
+ *                    suspended sp, a resume address first; 0: there is no such
+ *                    frame), BACKEND_SP_ALIGN; and
+ *                    BACKEND_SWITCHES_SHADOW_STACKS, if it does;
  *   backend_resume.h the inline backend_resume(); those that switch with
  *                    arch/ share the one there;
  *   *.c              the functions below.

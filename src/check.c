@@ -129,7 +129,7 @@ void check_configure(struct greenlet_thread *t) {
 int greenlet_set_check_level(int level) {
     struct greenlet_thread *t = core_thread();
     if (!t)
-        return -ENOMEM;
+        return core_no_thread();
     if (level < -1 || level > 2)
         return -EINVAL;
     if (level >= 0 && !have_pages(t))

@@ -14,9 +14,9 @@
 #include <unistd.h>
 
 #include "backend.h"
-#include "slab.h"
 #include "check.h"
 #include "layout.h"
+#include "slab.h"
 #include "trace.h"
 
 struct greenlet_thread core_nobody = {.fast = ~(uintptr_t)0};
@@ -269,6 +269,8 @@ static int adopt(const greenlet_thread_options *o) {
     if (pthread_setspecific(exit_key, t) != 0)
         goto fail_overflow;
     if (t->check >= 0) {
+        if (t->check >= 1)
+            core_side(t->main); /* for its checksums; else it has none */
         t->slow |= SLOW_CHECK;
         core_find_own_stack(t);
     }

@@ -10,9 +10,9 @@
 #include "stacks.h"
 
 #define BACKEND_NAME "ucontext"
-#define BACKEND_SWITCHES_SHADOW_STACKS /* swapcontext() does */
 #define BACKEND_FRAME_BYTES 0
 #define BACKEND_SP_ALIGN sizeof(void *)
+#define BACKEND_SWITCHES_SHADOW_STACKS /* swapcontext() does */
 
 struct backend_greenlet {
     void *context;      /* ucontext_t: where to go on; stale while running   */
