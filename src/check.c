@@ -218,16 +218,19 @@ void check_report(struct greenlet_thread *t, const greenlet_finding *given) {
 /* ---- One greenlet ------------------------------------------------------ */
 
 /* What was found wrong; `kind` 0: nothing. */
-static bool found(greenlet_finding *f, greenlet_finding_kind kind, int level,
-                  uintptr_t address, uintptr_t expected, uintptr_t value,
-                  const char *what) {
-    f->kind = kind;
-    f->level = level;
-    f->address = (const void *)address;
-    f->frame = -1;
-    f->expected = expected;
-    f->found = value;
-    f->what = what;
+static __attribute__((cold, noinline)) bool
+found(greenlet_finding *f, const greenlet *g, greenlet_finding_kind kind,
+      int level, uintptr_t address, uintptr_t expected, uintptr_t value,
+      const char *what) {
+    *f = (greenlet_finding){.size = sizeof(*f),
+                            .kind = kind,
+                            .level = level,
+                            .g = (greenlet *)g,
+                            .address = (const void *)address,
+                            .frame = -1,
+                            .expected = expected,
+                            .found = value,
+                            .what = what};
     return true;
 }
 
@@ -236,7 +239,6 @@ struct stack_image {
     uintptr_t low, high; /* where it may be; high: of main, if it is known */
     uintptr_t sp, base, saved;
     const char *slice;
-    struct backend_point_info point;
 };
 
 static const void *bytes_at(const struct stack_image *s, uintptr_t at) {
@@ -267,7 +269,7 @@ static bool check_canary(const greenlet *g, const struct stack_image *s,
     uintptr_t at = s->base - sizeof(uintptr_t);
     uintptr_t should = canary_of(g, s->base), is = word_at(s, at);
     return should != is &&
-           found(f, GREENLET_FOUND_CANARY, 0, at, should, is,
+           found(f, g, GREENLET_FOUND_CANARY, 0, at, should, is,
                  "the word at the base of the stack was overwritten");
 }
 
@@ -279,7 +281,7 @@ static bool check_pointers(struct greenlet_thread *t, const greenlet *g,
     size_t guard;
     const char *what = backend_sound(t, g);
     if (unlikely(what))
-        return found(f, GREENLET_FOUND_HEADER, 0, (uintptr_t)g, 0, 0, what);
+        return found(f, g, GREENLET_FOUND_HEADER, 0, (uintptr_t)g, 0, 0, what);
     backend_describe(g, &d, &slice);
     backend_bounds(t, g, &s->low, &s->high, &guard);
     if (guard == 0 && t->own_high) {
@@ -292,36 +294,34 @@ static bool check_pointers(struct greenlet_thread *t, const greenlet *g,
     s->slice = slice;
     uintptr_t most = s->base < s->high ? s->base : s->high;
     if (unlikely(s->sp < s->low || s->sp >= most))
-        return found(f, GREENLET_FOUND_SP, 0, s->sp, s->low, s->sp,
+        return found(f, g, GREENLET_FOUND_SP, 0, s->sp, s->low, s->sp,
                      "the stack pointer is not on its stack");
     if (unlikely(s->sp & (BACKEND_SP_ALIGN - 1)))
-        return found(f, GREENLET_FOUND_SP, 0, s->sp,
+        return found(f, g, GREENLET_FOUND_SP, 0, s->sp,
                      s->sp & ~(uintptr_t)(BACKEND_SP_ALIGN - 1), s->sp,
                      "the stack pointer is misaligned");
+    if (unlikely(most - s->sp + 1 <= BACKEND_FRAME_BYTES))
+        return found(f, g, GREENLET_FOUND_SP, 0, s->sp,
+                     most - BACKEND_FRAME_BYTES, s->sp,
+                     "the stack pointer leaves no room for a frame");
     if (unlikely(s->saved > s->base - s->sp))
-        return found(f, GREENLET_FOUND_SAVED, 0, s->sp, s->base - s->sp,
+        return found(f, g, GREENLET_FOUND_SAVED, 0, s->sp, s->base - s->sp,
                      s->saved, "more bytes are saved than are live");
     if (s->saved && unlikely(s->saved + 1 <= BACKEND_FRAME_BYTES))
-        return found(f, GREENLET_FOUND_SAVED, 0, s->sp, s->base - s->sp,
+        return found(f, g, GREENLET_FOUND_SAVED, 0, s->sp, s->base - s->sp,
                      s->saved, "a register frame is not saved as a whole");
     if (s->saved && unlikely(!check_known(t, slice, s->saved)))
-        return found(f, GREENLET_FOUND_HEADER, 0, s->sp, 0, (uintptr_t)slice,
+        return found(f, g, GREENLET_FOUND_HEADER, 0, s->sp, 0, (uintptr_t)slice,
                      "its slice is not in memory");
     /* Of main without known bounds. */
     if (s->high == UINTPTR_MAX &&
         unlikely(!check_known(t, (const void *)s->sp, BACKEND_FRAME_BYTES)))
-        return found(f, GREENLET_FOUND_SP, 0, s->sp, 0, s->sp,
+        return found(f, g, GREENLET_FOUND_SP, 0, s->sp, 0, s->sp,
                      "the stack pointer is not on a stack");
-    s->point = (struct backend_point_info){0};
-    backend_point(t, g, &s->point);
     if (BACKEND_FRAME_BYTES) {
-        if (unlikely(most - s->sp + 1 <= BACKEND_FRAME_BYTES))
-            return found(f, GREENLET_FOUND_SP, 0, s->sp,
-                         most - BACKEND_FRAME_BYTES, s->sp,
-                         "the stack pointer leaves no room for a frame");
-        s->point.ip = word_at(s, s->sp);
-        if (unlikely(!is_resume_point(s->point.ip)))
-            return found(f, GREENLET_FOUND_RESUME, 0, s->sp, 0, s->point.ip,
+        uintptr_t ip = word_at(s, s->sp);
+        if (unlikely(!is_resume_point(ip)))
+            return found(f, g, GREENLET_FOUND_RESUME, 0, s->sp, 0, ip,
                          "not an address that a switch goes on at");
     }
     return unlikely(g->flags & CORE_CANARY) && check_canary(g, s, f);
@@ -329,10 +329,14 @@ static bool check_pointers(struct greenlet_thread *t, const greenlet *g,
 
 /* How many bytes from sp on nobody else may write to. A pointer to main's
  * locals is valid at any time, but for the part that moves in place. */
-static uintptr_t sealed_bytes(const greenlet *g, const struct stack_image *s) {
+static uintptr_t sealed_bytes(struct greenlet_thread *t, const greenlet *g,
+                              const struct stack_image *s) {
     uintptr_t high = s->base;
-    if (g->flags & CORE_MAIN)
-        high = s->point.owned_high;
+    if (g->flags & CORE_MAIN) {
+        struct backend_point_info point = {0};
+        backend_point(t, g, &point);
+        high = point.owned_high;
+    }
     return high > s->sp ? high - s->sp : 0;
 }
 
@@ -349,21 +353,21 @@ static bool check_seal(struct greenlet_thread *t, const greenlet *g,
     if (!side)
         return false;
     if (unlikely(!check_known(t, side, sizeof(*side))))
-        return found(f, GREENLET_FOUND_HEADER, 1, (uintptr_t)g, 0,
+        return found(f, g, GREENLET_FOUND_HEADER, 1, (uintptr_t)g, 0,
                      (uintptr_t)side, "its side record is not in memory");
     const struct core_seal *seal = &side->seal;
     if (seal->epoch != t->epoch || !seal->sp)
         return false;
     if (seal->sp != s->sp)
-        return found(f, GREENLET_FOUND_SP, 1, s->sp, seal->sp, s->sp,
+        return found(f, g, GREENLET_FOUND_SP, 1, s->sp, seal->sp, s->sp,
                      "the stack pointer has changed while it was suspended");
-    uintptr_t n = sealed_bytes(g, s);
+    uintptr_t n = sealed_bytes(t, g, s);
     if (n != seal->bytes)
-        return found(f, GREENLET_FOUND_CHECKSUM, 1, s->sp, seal->bytes, n,
+        return found(f, g, GREENLET_FOUND_CHECKSUM, 1, s->sp, seal->bytes, n,
                      "the live bytes have become more or fewer");
     uint32_t crc = checksum(s, n);
     return crc != seal->crc &&
-           found(f, GREENLET_FOUND_CHECKSUM, 1, s->sp, seal->crc, crc,
+           found(f, g, GREENLET_FOUND_CHECKSUM, 1, s->sp, seal->crc, crc,
                  "bytes were changed while it was suspended");
 }
 
@@ -374,13 +378,13 @@ static bool check_frames(struct greenlet_thread *t, const greenlet *g,
     struct debug_walk w = {0};
     if (!lib)
         return false;
-    debug_image(t, g, &w);
     w.fresh = true;
-    lib->walk(&w);
+    if (debug_image(t, g, &w))
+        lib->walk(&w);
     if (!w.kind)
         return false;
-    found(f, (greenlet_finding_kind)w.kind, 2, w.address, w.expected, w.found,
-          w.what);
+    found(f, g, (greenlet_finding_kind)w.kind, 2, w.address, w.expected,
+          w.found, w.what);
     f->frame = w.at;
     return true;
 }
@@ -389,7 +393,6 @@ static bool check_frames(struct greenlet_thread *t, const greenlet *g,
 static bool examine(struct greenlet_thread *t, greenlet *g, int level,
                     greenlet_finding *f) {
     struct stack_image s;
-    *f = (greenlet_finding){.g = g, .frame = -1};
     return check_pointers(t, g, &s, f) ||
            (level >= 1 && check_seal(t, g, &s, f)) ||
            (level >= 2 && check_frames(t, g, f));
@@ -434,13 +437,12 @@ static void seal(struct greenlet_thread *t, greenlet *g) {
     if (!side)
         return; /* there was no memory: then without */
     side->seal.sp = 0;
-    f = (greenlet_finding){.g = g, .frame = -1};
     if (check_pointers(t, g, &s, &f)) {
         check_report(t, &f); /* it did that to itself */
         return;
     }
     side->seal.sp = s.sp;
-    side->seal.bytes = sealed_bytes(g, &s);
+    side->seal.bytes = sealed_bytes(t, g, &s);
     side->seal.epoch = t->epoch;
     side->seal.crc = checksum(&s, side->seal.bytes);
 }
@@ -514,17 +516,17 @@ static bool is_thread(const struct greenlet_thread *home) {
 static bool sweep_one(greenlet *g, void *arg) {
     struct sweep *s = arg;
     greenlet_state state = core_state(g);
-    greenlet_finding f = {.g = g, .frame = -1};
+    greenlet_finding f;
     if (state != GREENLET_NEW && state != GREENLET_ACTIVE &&
         state != GREENLET_DEAD) {
-        found(&f, GREENLET_FOUND_HEADER, 0, (uintptr_t)g, GREENLET_ACTIVE,
+        found(&f, g, GREENLET_FOUND_HEADER, 0, (uintptr_t)g, GREENLET_ACTIVE,
               (uintptr_t)state, "its state is none");
     } else if (state == GREENLET_ACTIVE && core_home(g) == s->t) {
         if (g != s->t->current)
             s->findings += check_one(s->t, g, s->level);
         return false;
     } else if (state == GREENLET_ACTIVE && !is_thread(core_home(g))) {
-        found(&f, GREENLET_FOUND_HEADER, 0, (uintptr_t)g, (uintptr_t)s->t,
+        found(&f, g, GREENLET_FOUND_HEADER, 0, (uintptr_t)g, (uintptr_t)s->t,
               (uintptr_t)core_home(g), "it belongs to no thread");
     } else {
         return false;

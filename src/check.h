@@ -53,8 +53,8 @@ void debug_forking(enum debug_fork phase);
 
 /* Prepares a walk of a suspended greenlet whose record is sound, and of the
  * interrupted frames of a signal handler. */
-void debug_image(struct greenlet_thread *t, const greenlet *g,
-                 struct debug_walk *w);
+bool debug_image(struct greenlet_thread *t, const greenlet *g,
+                 struct debug_walk *w); /* false: sp is not on its stack */
 void debug_context(struct greenlet_thread *t, const void *context,
                    struct debug_walk *w);
 

@@ -126,27 +126,35 @@ static uintptr_t in_place(struct debug_walk *w, int i, uintptr_t sp,
     return high;
 }
 
-void debug_image(struct greenlet_thread *t, const greenlet *g,
+/* Where a suspended stack may be: also of main, if that is known. */
+static void bounds(const struct greenlet_thread *t, const greenlet *g,
+                   uintptr_t base, uintptr_t *low, uintptr_t *high) {
+    size_t guard;
+    backend_bounds(t, g, low, high, &guard);
+    if (guard == 0 && t->own_high) {
+        *low = t->own_low;
+        *high = t->own_high;
+    }
+    if (*high > base)
+        *high = g->flags & CORE_MAIN && !t->own_high ? UINTPTR_MAX : base;
+}
+
+bool debug_image(struct greenlet_thread *t, const greenlet *g,
                  struct debug_walk *w) {
     greenlet_stack d;
     const void *slice;
     uintptr_t low, high;
-    size_t guard;
     struct backend_point_info point = {0};
 
     backend_describe(g, &d, &slice);
-    backend_bounds(t, g, &low, &high, &guard);
     backend_point(t, g, &point);
     uintptr_t sp = (uintptr_t)d.sp, base = (uintptr_t)d.base;
-    if (high > base)
-        high = base;
-    if (guard == 0)
-        high = t->own_high && g->flags & CORE_MAIN ? t->own_high
-               : g->flags & CORE_MAIN              ? UINTPTR_MAX
-                                                   : base;
-    w->base = high;
+    bounds(t, g, base, &low, &high);
+    if (sp < low || sp >= high || d.saved_bytes > base - sp)
+        return false;
     if (d.saved_bytes)
         w->ranges[0] = (struct debug_range){sp, sp + d.saved_bytes, slice};
+    w->base = high;
     if (d.saved_bytes < base - sp)
         w->base = in_place(w, 1, sp + d.saved_bytes, high);
     w->sp = sp;
@@ -156,13 +164,18 @@ void debug_image(struct greenlet_thread *t, const greenlet *g,
     w->after_call = point.after_call;
     w->first_resume_point = first_resume_point;
     w->last_resume_point = last_resume_point;
-    if (BACKEND_FRAME_BYTES)
-        memcpy(&w->ip, d.saved_bytes ? slice : d.sp, sizeof(w->ip));
+    if (BACKEND_FRAME_BYTES) {
+        const struct debug_range *r = &w->ranges[d.saved_bytes ? 0 : 1];
+        if (r->high - r->low < sizeof(w->ip))
+            return false;
+        memcpy(&w->ip, r->bytes, sizeof(w->ip));
+    }
     if (!(g->flags & CORE_MAIN)) {
         w->trampoline = point.trampoline;
         w->end_low = point.end_low;
         w->end_high = point.end_high;
     }
+    return true;
 }
 
 void debug_context(struct greenlet_thread *t, const void *context,
@@ -196,18 +209,16 @@ void debug_context(struct greenlet_thread *t, const void *context,
 struct frames_out {
     struct say *out;
     const char *indent;
-    int skip_from, skip_to; /* frames that are not shown */
+    int skipped, next; /* so many frames before the frame `next` */
 };
 
 static int say_frame(const greenlet_frame *f, void *data) {
     const struct frames_out *o = data;
     struct say *out = o->out;
-    if (f->number >= o->skip_from && f->number < o->skip_to)
-        return 0;
     say_text(out, o->indent);
-    if (f->number == o->skip_to && f->number) {
+    if (o->skipped && f->number == o->next) {
         say_text(out, "... ");
-        say_dec(out, (uintptr_t)(o->skip_to - o->skip_from));
+        say_dec(out, (uintptr_t)o->skipped);
         say_text(out, " more\n");
         say_text(out, o->indent);
     }
@@ -253,8 +264,9 @@ void debug_say_some_frames(struct debug_walk *w, struct say *out,
         struct debug_walk count = *w;
         lib->walk(&count);
         if (count.frames > most) {
-            o.skip_from = most - most / 4;
-            o.skip_to = count.frames - most / 4;
+            w->skip_from = most - most / 4;
+            w->skip_to = o.next = count.frames - most / 4;
+            o.skipped = w->skip_to - w->skip_from;
         }
     }
     w->names = true;
@@ -304,9 +316,8 @@ int debug_locate(struct greenlet_thread *t, const greenlet *g,
     struct debug_walk w = {0};
     *name = 0;
     if (!lib || g == t->current || core_state(g) != GREENLET_ACTIVE ||
-        backend_sound(t, g))
+        backend_sound(t, g) || !debug_image(t, g, &w))
         return -1;
-    debug_image(t, g, &w);
     w.names = true;
     w.visit = locate_frame;
     w.data = &l;
@@ -393,8 +404,7 @@ static int walk_other(struct greenlet_thread *home, const struct job *j) {
     if (!buffer)
         return -ENOMEM;
     if (core_state(j->g) == GREENLET_ACTIVE && j->g != home->current &&
-        !backend_sound(home, j->g)) {
-        debug_image(home, j->g, &w);
+        !backend_sound(home, j->g) && debug_image(home, j->g, &w)) {
         copy_image(&w, buffer, COPY_BYTES);
         /* It may have begun to run meanwhile: then nothing is shown. */
         if (j->g != home->current)
@@ -404,9 +414,21 @@ static int walk_other(struct greenlet_thread *home, const struct job *j) {
     return w.frames;
 }
 
+/* A record's home may be smashed. In a handler, or in a dump, the lock of the
+ * list may be ours already: then it need only be in memory. */
+static bool is_thread(const struct greenlet_thread *home) {
+    bool is = false;
+    if (pthread_mutex_trylock(&core_threads_lock) != 0)
+        return check_readable(home, sizeof(*home));
+    for (struct greenlet_thread *t = core_threads; t && !is; t = t->next)
+        is = t == home;
+    pthread_mutex_unlock(&core_threads_lock);
+    return is;
+}
+
 static int walk_any(const struct job *j) {
     struct greenlet_thread *t = core_self, *home = core_home(j->g);
-    if (core_state(j->g) != GREENLET_ACTIVE || !home)
+    if (core_state(j->g) != GREENLET_ACTIVE || (home != t && !is_thread(home)))
         return 0;
     if (home != t)
         return j->g == home->current ? -EPERM : walk_other(home, j);
@@ -416,9 +438,8 @@ static int walk_any(const struct job *j) {
     if (backend_sound(t, j->g))
         return 0;
     strict_peek(t, j->g);
-    debug_image(t, j->g, &w);
     w.fresh = true;
-    int frames = run_walk(&w, j);
+    int frames = debug_image(t, j->g, &w) ? run_walk(&w, j) : 0;
     strict_unpeek(t, j->g);
     return frames;
 }
@@ -608,9 +629,11 @@ void greenlet_print_finding(const greenlet_finding *f, int fd) {
             say_text(&out, ")");
         }
     }
-    say_text(&out, "; expected ");
-    say_hex(&out, f->expected);
-    say_text(&out, ", found ");
+    if (f->expected) {
+        say_text(&out, "; expected ");
+        say_hex(&out, f->expected);
+    }
+    say_text(&out, "; found ");
     say_hex(&out, f->found);
     say_text(&out, "\n  found by ");
     say_name(&out, f->by);

@@ -21,7 +21,7 @@
 
 enum {
     HANDLER_STACK_BYTES = 131072,
-    FRAMES = 32,              /* shown; the innermost and the outermost */
+    FRAMES = 16,              /* shown; the innermost and the outermost */
     OWN_GUARD_BYTES = 1 << 20 /* the kernel's gap below a growing stack */
 };
 

@@ -167,8 +167,8 @@ static void print_access(struct greenlet_thread *home, const greenlet *g,
     debug_say_frames(&w, &out, "    ");
     say_text(&out, "  the owner is suspended in:\n");
     w = (struct debug_walk){0};
-    debug_image(home, g, &w);
-    debug_say_frames(&w, &out, "    ");
+    if (debug_image(home, g, &w))
+        debug_say_frames(&w, &out, "    ");
     say_text(&out, "  While a greenlet is suspended its stack may be "
                    "elsewhere: share what is static or on the heap.\n");
     say_flush(&out);

@@ -36,6 +36,8 @@ struct debug_walk {
                                     * not in a signal handler                 */
     greenlet_frame_visitor *visit; /* NULL: none                            */
     void *data;
+    int skip_from, skip_to; /* frames [from, to) are not visited: names take
+                             * longer than all else                        */
 
     int frames;
     bool complete; /* the end was reached                                   */

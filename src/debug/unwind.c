@@ -21,7 +21,7 @@
 
 #include "interface.h"
 
-enum { FRAMES_MOST = 100000, EMPTY_MOST = 16 };
+enum { FRAMES_MOST = 1000000, EMPTY_MOST = 16 };
 
 /* ---- Loaded files ----------------------------------------------------- */
 
@@ -185,9 +185,16 @@ static const struct segment *segment_of(struct view *v, uintptr_t at) {
     return NULL;
 }
 
+/* Does the CIE of a frame description mark signals' frames? Its augmentation
+ * string then has an S (LSB 5.0, 10.6.1.1.1). */
+static bool marks_signal(const char *fde, uint32_t cie_offset) {
+    const char *cie = fde + 4 - cie_offset, *augmentation = cie + 9;
+    return augmentation[0] == 'z' && strchr(augmentation, 'S') != NULL;
+}
+
 /* The frame description that covers `ip`, and what it covers. */
 static const char *fde_of(struct view *v, uintptr_t ip, uintptr_t *start,
-                          uintptr_t *end) {
+                          uintptr_t *end, bool *is_signal) {
     const struct segment *s = segment_of(v, ip);
     const struct fde_table *t = s ? v->m->modules[s->module].table : NULL;
     if (!t || t->count == 0)
@@ -212,6 +219,8 @@ static const char *fde_of(struct view *v, uintptr_t ip, uintptr_t *start,
         uint32_t bytes;
     } head;
     memcpy(&head, fde, sizeof head);
+    if (head.length == UINT32_MAX)
+        return NULL; /* 64-bit DWARF: nobody needs it here */
     *start = (uintptr_t)t + (uintptr_t)(intptr_t)t->rows[low].ip;
     bool plain = (uintptr_t)fde + 8 + (uintptr_t)(intptr_t)head.start == *start;
     if (plain)
@@ -220,6 +229,7 @@ static const char *fde_of(struct view *v, uintptr_t ip, uintptr_t *start,
         *end = low + 1 < t->count
                    ? (uintptr_t)t + (uintptr_t)(intptr_t)t->rows[low + 1].ip
                    : ip + 1;
+    *is_signal = ip < *end && marks_signal(fde, head.cie);
     return ip < *end ? fde : NULL;
 }
 
@@ -472,7 +482,7 @@ static bool runs_elsewhere(uintptr_t ip) {
     return runs;
 }
 
-/* Is `ip`, found in the frame `number`, one that can be gone on at? Sets
+/* Is `ip`, which the frame `number` returns to, one to go on at? Sets
  * w->cut when that cannot be told. */
 static bool plausible(struct view *v, int number, uintptr_t ip, uintptr_t slot,
                       bool exempt) {
@@ -510,11 +520,13 @@ static const char *name_of(struct view *v, uintptr_t ip, char *text, size_t n,
                            size_t *offset) {
     unw_word_t distance = 0;
     uintptr_t start, end;
+    bool is_signal;
     int status = get_proc_name(space, ip, text, n, &distance, v);
     if (status != 0 && status != -UNW_ENOMEM)
         return NULL;
     /* (Entry trampolines have an instruction before their symbol.) */
-    if (fde_of(v, ip, &start, &end) && ip - (uintptr_t)distance - start > 4)
+    if (fde_of(v, ip, &start, &end, &is_signal) &&
+        ip - (uintptr_t)distance - start > 4)
         return NULL;
     *offset = (size_t)distance;
     return text;
@@ -523,6 +535,8 @@ static const char *name_of(struct view *v, uintptr_t ip, char *text, size_t n,
 static bool visit(struct view *v, int number, bool is_signal, bool after_call,
                   uintptr_t ip, uintptr_t sp, uintptr_t end) {
     char text[256];
+    if (number >= v->w->skip_from && number < v->w->skip_to)
+        return false;
     greenlet_frame f = {sizeof f,
                         number,
                         is_signal,
@@ -552,14 +566,15 @@ static void walk(struct debug_walk *w) {
     unw_word_t ip, sp, next;
     uintptr_t start, end, tramp_start = 0, tramp_end = 0;
     /* The innermost ip is where a switch goes on, or where a signal came. */
-    bool exempt = !w->after_call;
+    bool exempt = !w->after_call, is_signal;
 
     if (w->fresh)
         refresh();
     atomic_fetch_add(&readers, 1);
     v.m = atomic_load(&current_modules);
     if (w->trampoline)
-        (void)fde_of(&v, (uintptr_t)w->trampoline, &tramp_start, &tramp_end);
+        (void)fde_of(&v, (uintptr_t)w->trampoline, &tramp_start, &tramp_end,
+                     &is_signal);
     if (unw_init_remote(&cursor, space, &v) != 0) {
         w->cut = true;
         goto out;
@@ -570,9 +585,11 @@ static void walk(struct debug_walk *w) {
         unw_get_reg(&cursor, UNW_REG_IP, &ip);
         unw_get_reg(&cursor, UNW_REG_SP, &sp);
         /* Nor does a call lead to the kernel's frame of a signal. */
-        bool is_signal = unw_is_signal_frame(&cursor) > 0;
+        is_signal = false;
+        (void)fde_of(&v, (uintptr_t)ip, &start, &end, &is_signal);
         exempt |= is_signal || is_resume_point(w, (uintptr_t)ip);
-        if (!plausible(&v, number, (uintptr_t)ip, slot, exempt)) {
+        if (!plausible(&v, number ? number - 1 : 0, (uintptr_t)ip, slot,
+                       exempt)) {
             if (w->cut && w->visit)
                 visit(&v, number, false, false, (uintptr_t)ip, (uintptr_t)sp,
                       0);
@@ -581,7 +598,7 @@ static void walk(struct debug_walk *w) {
         }
         bool after_call = !exempt;
         uintptr_t lookup = (uintptr_t)ip - (after_call ? 1 : 0);
-        bool known = fde_of(&v, lookup, &start, &end) != NULL;
+        bool known = fde_of(&v, lookup, &start, &end, &is_signal) != NULL;
         bool at_end = known && w->trampoline && start == tramp_start;
         int moved = 0;
         next = 0;
