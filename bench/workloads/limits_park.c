@@ -71,7 +71,7 @@ static double mappings(void) {
 
 static double seconds(void) {
     struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now); /* as the harness */
     return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
 }
 
