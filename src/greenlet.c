@@ -283,10 +283,14 @@ greenlet *greenlet_new(greenlet_entry *entry, const greenlet_options *o) {
     int status = t ? read_options(&options, o) : -ENOMEM;
     if (status == 0 && !entry && !t->hooks.resolve_entry)
         status = -EINVAL;
+    if (status == 0 &&
+        unlikely(atomic_load_explicit(&t->queue, memory_order_relaxed) &&
+                 !(t->slow & SLOW_FORBID))) {
+        bool held = core_hold(options.parent);
+        core_drain(t);
+        status = core_let_go(options.parent, held);
+    }
     if (status == 0) {
-        if (atomic_load_explicit(&t->queue, memory_order_relaxed) &&
-            !(t->slow & SLOW_FORBID))
-            core_drain(t);
         greenlet *g = slab_take(t);
         status = g ? make(t, g, entry, &options) : -ENOMEM;
         if (status == 0)

@@ -57,6 +57,28 @@ static int route(struct greenlet_thread *t, greenlet **to,
     }
 }
 
+/* In the middle of a call others may run, and drop the very reference by
+ * which the caller knows `g`: hold it meanwhile. False if nobody has one. */
+bool core_hold(greenlet *g) {
+    if (!g || core_unreferenced(g))
+        return false;
+    greenlet_ref(g);
+    return true;
+}
+
+/* The end of that, if it was held. -EINVAL if there is no other reference any
+ * more: then that was the last one. */
+int core_let_go(greenlet *g, bool held) {
+    if (!held)
+        return 0;
+    core_unref_quietly(g);
+    if (likely(!core_unreferenced(g)))
+        return 0;
+    greenlet_ref(g);
+    greenlet_unref(g);
+    return -EINVAL;
+}
+
 /* Where `g` may run, as far as is known. */
 static void bounds(struct greenlet_thread *t, const greenlet *g, uintptr_t *low,
                    uintptr_t *high) {
@@ -130,9 +152,11 @@ greenlet_message core_transfer(struct greenlet_thread *t, greenlet *to,
             break;
         if (t->hooks.resolve_entry && target != resolved) {
             resolved = target;
+            bool held = core_hold(to);
             status = resolve(t, target);
-            if (status < 0)
-                return failed(status);
+            int lost = core_let_go(to, held);
+            if (lost || status < 0)
+                return failed(lost ? lost : status);
             continue;
         }
         if (!target->entry)
@@ -164,8 +188,13 @@ switch_slow(greenlet *to, greenlet_message m) {
     if (unlikely(!to))
         return failed(-EINVAL);
     if (unlikely(atomic_load_explicit(&t->queue, memory_order_relaxed) &&
-                 !(t->slow & SLOW_FORBID)))
+                 !(t->slow & SLOW_FORBID))) {
+        bool held = core_hold(to);
         core_drain(t);
+        int lost = core_let_go(to, held);
+        if (lost)
+            return failed(lost);
+    }
     return core_transfer(t, to, m, 0);
 }
 
