@@ -407,7 +407,11 @@ operate(struct record *me, size_t bytes, greenlet_message *last) {
         } else if (me == worker()->main) {
             fate = END;
         } else { /* the end of the program: all threads' mains meet */
-            greenlet_message m = greenlet_switch(greenlet_main(), NULL);
+            greenlet_message m;
+            struct snapshot before = {0};
+            do {
+                m = greenlet_switch(greenlet_main(), NULL);
+            } while (retry(me, &before, m.status));
             resumed(me, m);
             if (m.status != 0) {
                 *last = m;
