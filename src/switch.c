@@ -291,8 +291,10 @@ greenlet_message core_after(greenlet_message m) {
     greenlet *origin = t->origin, *to = t->current;
     greenlet_event event = t->event;
     bool fresh = t->fresh;
-    /* One that has no reference and is not to end now was leaked before. */
-    bool leaked = !t->died && !t->dropped && core_unreferenced(origin);
+    /* One that has no reference and is not to end now was leaked before;
+     * unless its end still waits in the queue. */
+    bool leaked = !t->died && !t->dropped && core_unreferenced(origin) &&
+                  !(atomic_load(&origin->shared) & SHARED_QUEUED);
     greenlet_ref(origin);
 
     t->origin = NULL;
@@ -363,6 +365,8 @@ _Noreturn void core_finish(greenlet_message last) {
     else if (last.status < 0)
         last.status = -EINVAL;
     greenlet *to = heir(t, g, &last);
+    if (unlikely(g->refs == 0 && core_unreferenced(g)))
+        t->slow |= SLOW_DROPPED; /* core_after() frees it, leaked or not */
     unsigned how = prepare(
         t, g, to, last.status ? GREENLET_EVENT_THROW : GREENLET_EVENT_SWITCH,
         true, HOW_MUST);

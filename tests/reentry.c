@@ -1,5 +1,6 @@
 /* Others run in the middle of a call, and change what it is about.
  * SPDX-License-Identifier: MIT */
+#include "faults.h"
 #include "test.h"
 
 static greenlet *target, *victim, *parent, *next_one;
@@ -144,4 +145,75 @@ TEST(contract_18_moves_away_during_a_shutdown) {
     test_join(other);
     greenlet_unref(moved);
     greenlet_unref(main_of_other);
+}
+
+/* ---- The current greenlet's last reference goes inside a hook -------------
+ */
+
+static greenlet *self_switching;
+
+static void pre_drops_current(greenlet *from, greenlet *to, void *data) {
+    (void)data;
+    if (from == to && self_switching) {
+        self_switching = NULL;
+        greenlet_unref(from); /* queued: nobody may end here */
+    }
+}
+
+static void post_drains(greenlet *from, greenlet *to, void *data) {
+    (void)from, (void)to, (void)data;
+    greenlet_drain();
+}
+
+static greenlet_message entry_switches_to_itself(void *value) {
+    CHECK_MSG(greenlet_switch(greenlet_current(), value), I(value), 0);
+    CHECK_EQ(greenlet_set_hooks(NULL, NULL), 0);
+    greenlet_message m = back(2);
+    if (m.status == GREENLET_EXIT)
+        note('k');
+    return m;
+}
+
+/* At its next switch away it is killed, as if nothing had been. */
+TEST(contract_15_pre_switch_drops_the_current) {
+    greenlet_hooks h = GREENLET_HOOKS_INIT;
+    h.pre_switch = pre_drops_current;
+    h.post_switch = post_drains;
+    CHECK_EQ(greenlet_set_hooks(&h, NULL), 0);
+    self_switching = spawn(entry_switches_to_itself);
+    CHECK_MSG(go(self_switching, 1), 2, 0);
+    CHECK_STR(notes(), "k");
+}
+
+static int leaked;
+
+static void count_leaked(greenlet *g, greenlet_message last, void *data) {
+    (void)g, (void)data;
+    leaked += last.status == -EBUSY;
+}
+
+static greenlet_message entry_refuses(void *value) {
+    greenlet_message m = back(I(value));
+    CHECK_EQ(m.status, GREENLET_EXIT);
+    back(3); /* leaked now */
+    return val(4);
+}
+
+/* Leaked, it may still be resumed by who knows it, and die: then it is freed,
+ * and so is its parent, which only it held. */
+TEST(contract_15_leaked_one_is_freed_at_its_death) {
+    greenlet_hooks h = GREENLET_HOOKS_INIT;
+    h.unraisable = count_leaked;
+    for (int round = 0; round < 2; round++) {
+        greenlet *g = spawn(entry_refuses);
+        CHECK_MSG(go(g, 2), 2, 0);
+        long blocks = faults_blocks();
+        CHECK_EQ(greenlet_set_name(g, "its name is a block"), 0);
+        CHECK_EQ(greenlet_set_hooks(&h, NULL), 0);
+        greenlet_unref(g);
+        CHECK_EQ(leaked, round + 1);
+        CHECK_EQ(greenlet_set_hooks(NULL, NULL), 0);
+        CHECK_MSG(go(g, 5), 4, 0);
+        CHECK_EQ(faults_blocks(), blocks);
+    }
 }

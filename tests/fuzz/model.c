@@ -401,7 +401,8 @@ static greenlet_message arrive(void) {
     greenlet_message m = t->mail;
     greenlet_event event = t->event;
     bool fresh = t->fresh;
-    bool leaked = !t->died && !t->was_dropped && unreferenced(origin);
+    bool leaked =
+        !t->died && !t->was_dropped && unreferenced(origin) && !origin->queued;
     greenlet_ref(origin);
     if (t->died) {
         give_stack(t->corpse);
