@@ -443,6 +443,10 @@ static greenlet_message pass(greenlet *first, greenlet *to, greenlet_message m,
     t->mail = m;
     t->died = died;
     t->fresh = to->state == GREENLET_NEW;
+    if (t->fresh) { /* also if an ancestor took it here, 14 */
+        to->serial = ++t->serial;
+        to->home = t;
+    }
     if (t->hooks.pre_switch) {
         t->forbid = true;
         t->hooks.pre_switch(from, to, t->hooks_data);
@@ -455,8 +459,6 @@ static greenlet_message pass(greenlet *first, greenlet *to, greenlet_message m,
     if (to == from)
         return arrive();
     if (t->fresh) {
-        to->serial = ++t->serial;
-        to->home = t;
         to->stack = take_stack();
         getcontext(&to->context);
         to->context.uc_stack.ss_sp = to->stack;
