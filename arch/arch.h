@@ -31,10 +31,17 @@
  * resumes the image at `to`. Returns with the message it is resumed with. */
 greenlet_message arch_switch(greenlet_message m, void **sp, void *to);
 
+/* Optional (ARCH_LEAVE in arch_cpu.h): resumes the image at `to`; the calling
+ * stack is left for ever. */
+_Noreturn void arch_leave(greenlet_message m, void *to);
+
 /* What a copying switch is told by C. */
 struct arch_copy {
     void *frame;  /* store the frame here: at sp, or where the byte at sp
-                   * will be in a slice                                     */
+                   * will be in a slice. After arch_copy_fill, if the port
+                   * has ARCH_FRAME_ANYWHERE and this is not NULL: the image
+                   * is that of arch_resume, and its frame is here and not on
+                   * the stack; the first word is not valid                 */
     void *run_sp; /* fill with this stack pointer: below all that is written;
                    * a multiple of 64                                       */
 };
@@ -51,10 +58,18 @@ struct arch_copy {
  *   sp = image, which is resumed with m
  *
  * The two functions are the backend's. */
-greenlet_message arch_switch_copy(greenlet_message m, unsigned how);
+greenlet_message arch_switch_copy(greenlet_message m, uintptr_t how);
 
-struct arch_copy *arch_copy_prepare(unsigned how, void *sp);
+struct arch_copy *arch_copy_prepare(uintptr_t how, void *sp);
 void *arch_copy_fill(struct arch_copy *copy);
+
+/* Optional, in a file move.c (ARCH_MOVE in arch_cpu.h): copies that are tuned
+ * to the CPU, for ranges of 256 bytes and more, multiples of ARCH_STACK_ALIGN
+ * that do not overlap. They run on any stack, with all of its bytes valid
+ * memory, and use little of it. */
+void arch_move(void *dst, const void *src, size_t n);
+void arch_exchange(void *x, void *y, size_t n);
+bool arch_exchange_pays(size_t n); /* against two arch_move()              */
 
 extern const char arch_resume[], arch_start[], arch_after[];
 

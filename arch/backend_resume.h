@@ -6,6 +6,8 @@
 
 #include "arch.h"
 
+#define BACKEND_SHORT_WAYS 0
+
 static inline greenlet_message backend_resume(greenlet_message m,
                                               greenlet *from, greenlet *to) {
     return arch_switch(m, &from->b.sp, to->b.sp);

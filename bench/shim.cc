@@ -1,5 +1,6 @@
-/* Google Benchmark behind shim.h, and the main() of every bench-<backend>.
- * Exits with 0, 2 for a wrong option, 3 if some case was given up.
+/* Google Benchmark behind shim.h, and the main() of every bench-<backend> and
+ * bench-peer-<peer>. Exits with 0, 2 for a wrong option, 3 if some case was
+ * given up.
  *
  * SPDX-License-Identifier: MIT */
 #include <benchmark/benchmark.h>
@@ -13,7 +14,7 @@
 #include <string>
 #include <vector>
 
-#include "greenlet.h"
+#include "memory.h"
 #include "shim.h"
 
 struct bench_state {
@@ -28,15 +29,6 @@ std::vector<const bench_workload *> &workloads() {
     return all;
 }
 
-/* "private", "copy", or "copy-lanes1" if the environment sets the lanes. */
-std::string contestant() {
-    std::string name = greenlet_backend();
-    const char *lanes = std::getenv("GREENLET_LANES");
-    if (name == "copy" && lanes && *lanes)
-        name += std::string("-lanes") + lanes;
-    return name;
-}
-
 #ifdef __clang__
 const char compiler[] = __VERSION__; /* "Debian Clang 14.0.6" */
 #else
@@ -46,20 +38,24 @@ const char compiler[] = "gcc " __VERSION__;
 /* Runs that ended in bench_skip(). */
 int given_up;
 
+/* The CPUs that the process was given, and the one that it keeps to. */
+cpu_set_t allowed, kept;
+
 /* Keeps the process on the last CPU that it may use: not the first, which
  * serves most interrupts. Returns the CPU, or -1. */
 int pin() {
-    cpu_set_t allowed;
     if (sched_getaffinity(0, sizeof allowed, &allowed) != 0)
         return -1;
     for (int cpu = CPU_SETSIZE - 1; cpu >= 0; cpu--) {
         if (!CPU_ISSET(cpu, &allowed))
             continue;
-        cpu_set_t one;
-        CPU_ZERO(&one);
-        CPU_SET(cpu, &one);
-        return sched_setaffinity(0, sizeof one, &one) == 0 ? cpu : -1;
+        CPU_ZERO(&kept);
+        CPU_SET(cpu, &kept);
+        if (sched_setaffinity(0, sizeof kept, &kept) == 0)
+            return cpu;
+        break;
     }
+    kept = allowed;
     return -1;
 }
 
@@ -124,17 +120,30 @@ void bench_skip(bench_state *s, const char *why) {
     s->state.SkipWithError(why);
     given_up++;
 }
+
+void bench_lacks(bench_state *s, const char *what) {
+    s->state.SkipWithError(what);
+}
+
+void bench_unpin(void) { (void)sched_setaffinity(0, sizeof allowed, &allowed); }
+
+void bench_pin(void) { (void)sched_setaffinity(0, sizeof kept, &kept); }
 }
 
 int main(int argc, char **argv) {
-    std::string name = contestant();
+    std::string name = bench_subject_of_this.name();
     int cpu = pin();
     if (cpu < 0)
         std::fprintf(stderr,
                      "warning: not pinned to a CPU (%s): expect more noise\n",
                      std::strerror(errno));
+    if (argc == 4 && std::strcmp(argv[1], BENCH_MEMORY_OPTION) == 0)
+        for (const bench_workload *workload : workloads())
+            if (workload->memory && std::strcmp(workload->name, argv[2]) == 0)
+                return bench_memory_main(workload, argv[3]);
     benchmark::AddCustomContext("contestant", name);
-    benchmark::AddCustomContext("greenlet_version", greenlet_version());
+    benchmark::AddCustomContext(bench_subject_of_this.version_of,
+                                bench_subject_of_this.version());
     benchmark::AddCustomContext("compiler", compiler);
     benchmark::AddCustomContext("pinned_to_cpu", std::to_string(cpu));
     for (const bench_workload *workload : workloads()) {

@@ -2,10 +2,10 @@
  *
  * A workload is one file of bench/workloads/, named in bench/meson.build, that
  * ends in one BENCH_WORKLOAD(...). Each of its cases becomes a benchmark named
- * `contestant/workload[/case]`, where the contestant is the backend that this
- * executable is linked with, or `copy-lanesN` when GREENLET_LANES=N is in the
- * environment. The time that is reported is per iteration, and an iteration
- * is one unit of what the workload counts, most often one switch:
+ * `contestant/workload[/case]`, where the contestant is who this executable
+ * measures: a backend, `copy-lanesN` when GREENLET_LANES=N is in the
+ * environment, or a peer. The time that is reported is per iteration, and an
+ * iteration is one unit of what the workload counts, most often one switch:
  *
  *     while (bench_keep_running(state, 2 * rounds))
  *         for (int i = 0; i < rounds; i++)
@@ -40,7 +40,18 @@ typedef struct bench_workload {
     const bench_case *cases; /* NULL: one case without a name, number 0     */
     size_t case_count;
     bool bare; /* does not use the library: the contestant is `floor`       */
+    /* NULL, or work whose memory is measured; see memory.h                  */
+    const char *(*memory)(size_t count);
 } bench_workload;
+
+/* Who is measured. Each executable defines bench_subject_of_this once. */
+typedef struct bench_subject {
+    const char *(*name)(void);
+    const char *version_of; /* what the version is called in the JSON */
+    const char *(*version)(void);
+} bench_subject;
+
+extern const bench_subject bench_subject_of_this;
 
 /* Adds a workload to those of this executable: static storage. */
 void bench_register(const bench_workload *workload);
@@ -72,8 +83,17 @@ void bench_counter_per_iteration(bench_state *state, const char *name,
 void bench_label(bench_state *state, const char *text);
 
 /* Gives the case up: `why` takes the place of the result. The caller returns
- * at once, and bench_keep_running() is false from here on. */
+ * at once, and bench_keep_running() is false from here on. bench_skip is for
+ * what went wrong, and makes the exit status 3; bench_lacks for what the
+ * contestant does not have. */
 void bench_skip(bench_state *state, const char *why);
+void bench_lacks(bench_state *state, const char *what);
+
+/* The process keeps to one CPU. bench_unpin lets the calling thread, and those
+ * that it will start, use all that the process was given; bench_pin has the
+ * calling thread keep to the one again. */
+void bench_unpin(void);
+void bench_pin(void);
 
 /* The compiler must assume that `p` and what it points at are used. */
 static inline void bench_use(const void *p) {

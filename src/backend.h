@@ -3,8 +3,12 @@
  * A backend is a folder of backends/ with
  *   backend_state.h  struct backend_greenlet (embedded first in every
  *                    greenlet, zero at first), struct backend_thread
- *                    (embedded in every thread, zero at first) and
- *                    BACKEND_NAME;
+ *                    (embedded in every thread, zero at first),
+ *                    BACKEND_GREENLET_INIT (what backend_init makes of the
+ *                    default options), BACKEND_SWITCHES_SHADOW_STACKS, if
+ *                    it does, BACKEND_NAME, BACKEND_FRAME_BYTES (at a suspended sp, a
+ *                    resume address first; 0: there is no such frame) and
+ *                    BACKEND_SP_ALIGN;
  *   backend_resume.h the inline backend_resume(); those that switch with
  *                    arch/ share the one there;
  *   *.c              the functions below.
@@ -30,6 +34,9 @@
 
 #include "core.h"
 
+/* Is [p, p + n) in memory? Fast where it was before; check.c. */
+bool check_known(struct greenlet_thread *t, const void *p, size_t n);
+
 /* The thread's first use: t->main (active, current) runs on the thread's own
  * stack; t->lanes, lane_bytes and stack_bytes are set. 0 or -ENOMEM: then
  * backend_abandon() follows. */
@@ -45,13 +52,26 @@ void backend_abandon(struct greenlet_thread *t);
 int backend_init(struct greenlet_thread *t, greenlet *g,
                  const greenlet_options *o);
 
+/* A new greenlet, which another thread's parent was given, would belong to `t`
+ * from now on: 0, or -E2BIG as backend_init would have said there. */
+int backend_welcome(struct greenlet_thread *t, const greenlet *g);
+
 /* backend_resume.h:
  *
  *   static inline greenlet_message
  *   backend_resume(greenlet_message m, greenlet *from, greenlet *to);
  *
  * Inline and last in its caller: suspends `from`, resumes the near `to` with
- * m. t->current is `to` already. Returns when somebody resumes `from`. */
+ * m. t->current is `to` already. Returns when somebody resumes `from`.
+ *
+ *   #define BACKEND_SHORT_WAYS 1 (or 0), and then, for what is ordinary:
+ *   backend_refill(t, m, to)         a plain switch to a CORE_REFILL one;
+ *   backend_start(t, m, to)          the same to a CORE_READY one, else it
+ *                                    leaves it to core_switch(to, m);
+ *   backend_leave(t, m, dying, to)   the death of one that is CORE_OVER, whose
+ *                                    parent `to` is near.
+ *
+ * The first two do the core's part, too. */
 
 /* Suspends `from`, resumes or starts `to`, which is another greenlet of the
  * thread. Returns when somebody resumes `from`, or at once (duty 2). */
@@ -70,6 +90,28 @@ void backend_release(struct greenlet_thread *t, greenlet *g);
  * saved_bytes; `*saved` is where the saved ones are. */
 void backend_describe(const greenlet *g, greenlet_stack *out,
                       const void **saved);
+
+/* The lane of a greenlet; -1: it has none. */
+int backend_lane(const greenlet *g);
+
+/* Before anything else is asked about a suspended greenlet that may be
+ * corrupt: can its record be followed? NULL, or what is wrong with it. Reads
+ * only what it knows to be readable. */
+const char *backend_sound(struct greenlet_thread *t, const greenlet *g);
+
+/* How a suspended greenlet goes on: what unwinders start from, and end at. */
+struct backend_point_info {
+    uintptr_t ip, fp;       /* 0: not known; with BACKEND_FRAME_BYTES, ip is the
+                             * word at sp                                    */
+    const void *context;    /* a ucontext_t instead; or NULL                 */
+    bool after_call;        /* ip is a return address                        */
+    const void *trampoline; /* in the function at the base            */
+    uintptr_t end_low, end_high; /* where its stack pointer may be         */
+    uintptr_t owned_high; /* main: bytes from sp to here are its alone     */
+};
+
+void backend_point(struct greenlet_thread *t, const greenlet *g,
+                   struct backend_point_info *out);
 
 /* Where `g` may run: [*low, *high), 0 and -1 if not known. Below *low is a
  * guard of *guard bytes. Async-signal-safe. */

@@ -15,6 +15,7 @@
 
 #include "greenlet.h"
 #include "names.h"
+#include "probes.h"
 
 /* From the one folder of backends/ that this build has. */
 #include "backend_state.h"
@@ -32,11 +33,20 @@ enum {
     CORE_MERGED = 0x08,  /* all references are counted in `shared`         */
     CORE_FOREIGN = 0x10, /* lives in another thread's slab                 */
     CORE_MAIN = 0x20,
+    CORE_CANARY = 0x40, /* the word at its base is check.c's              */
     CORE_VISITED = 0x80 /* greenlet_thread_shutdown has tried it           */
 };
 
-/* Tag in the low bit of `home`: a switch to it must take the slow path. */
+/* Tags in the low bits of `home`, all for ordinary greenlets, about which
+ * nothing is special. None: near. REFILL: away, active, and not the current
+ * one: a plain switch to it is backend_refill(). READY: new, with an entry and
+ * no wish for a lane, child of one that is not new. OVER: it died as READY ones
+ * do that nobody watches. AWAY: anything else. */
 #define CORE_AWAY ((uintptr_t)1)
+#define CORE_READY ((uintptr_t)2)
+#define CORE_REFILL ((uintptr_t)3)
+#define CORE_OVER ((uintptr_t)4)
+#define CORE_TAGS ((uintptr_t)7)
 
 /* Counts of `shared`, above its two flag bits. */
 enum { SHARED_ONE = 4, SHARED_MERGED = 1, SHARED_QUEUED = 2 };
@@ -45,7 +55,7 @@ enum { SHARED_ONE = 4, SHARED_MERGED = 1, SHARED_QUEUED = 2 };
  * `shared`, `queue_next` (under the owner's lock) and a new one's home. */
 struct greenlet {
     struct backend_greenlet b;
-    _Atomic uintptr_t home;     /* struct greenlet_thread * | CORE_AWAY   */
+    _Atomic uintptr_t home;     /* struct greenlet_thread * | a tag       */
     _Atomic(greenlet *) parent; /* a reference; NULL for main             */
     greenlet_entry *entry;
     struct greenlet_side *side; /* NULL until something of it is used     */
@@ -59,6 +69,12 @@ struct greenlet {
     uint16_t reserved;
 };
 
+/* Of the bytes [sp, sp + bytes), at its last suspension; sp 0: none. */
+struct core_seal {
+    uintptr_t sp, bytes;
+    uint32_t epoch, crc; /* struct greenlet_thread's epoch at that time */
+};
+
 /* What few greenlets have. */
 struct greenlet_side {
     char name[48];
@@ -67,6 +83,7 @@ struct greenlet_side {
     greenlet **foreign_link;
     uint32_t fpu[2];                /* GREENLET_FPU: control words            */
     struct core_counters *counters; /* GREENLET_STATS                      */
+    struct core_seal seal;          /* check level 1                       */
 };
 
 /* ---- Counters --------------------------------------------------------- */
@@ -81,7 +98,13 @@ static inline uint64_t counter_get(const core_counter *c) {
 }
 
 static inline void counter_set(core_counter *c, uint64_t n) {
+#if defined(__riscv) && !defined(__clang__) && __GNUC__ < 14
+    /* gcc before 14 makes an exchange of the line below (amoswap). An aligned
+     * word that is volatile is written by one store, too. */
+    *(volatile uint64_t *)(void *)c = n;
+#else
     atomic_store_explicit(c, n, memory_order_relaxed);
+#endif
 }
 
 static inline void counter_add(core_counter *c, uint64_t n) {
@@ -130,9 +153,12 @@ static inline void counter_add(core_counter *c, uint64_t n) {
 
 #endif
 
+/* A refill is a switch, a miss, an eviction and a fill in one: it counts
+ * itself once, and whoever reads adds it to the four. */
 struct core_counters {
-    core_counter switches, misses, evictions, fills, saved_bytes, filled_bytes,
-        allocations, stack_high;
+    core_counter switches, refills, saved_bytes, filled_bytes, stack_high;
+    core_counter starts; /* refills that filled nothing                    */
+    core_counter misses, evictions, fills, allocations;
 };
 
 static inline void counter_max(core_counter *c, uint64_t n) {
@@ -149,7 +175,8 @@ enum {
     SLOW_CHECK = 4,
     SLOW_DROPPED = 8,  /* the current greenlet has lost its last reference */
     SLOW_SPECIAL = 16, /* the current greenlet is CORE_SPECIAL             */
-    SLOW_FORBID = 32   /* inside a hook that must not switch               */
+    SLOW_FORBID = 32,  /* inside a hook that must not switch               */
+    SLOW_TRACE = 64    /* t->trace records                                 */
 };
 
 struct greenlet_slab;
@@ -163,7 +190,10 @@ struct greenlet_thread {
 
     greenlet *main;
     unsigned slow;
-    int check; /* level; -1: none */
+    int check;                 /* level; -1: none                           */
+    uint32_t epoch;            /* seals of other ones are not looked at     */
+    bool strict;               /* close the stacks of all but the current   */
+    struct check_pages *pages; /* check.c: known to be readable; or NULL */
 
     /* The slow switch under way, from its decision to core_after(). */
     greenlet *origin;
@@ -199,6 +229,8 @@ struct greenlet_thread {
     void *overflow_stack; /* the alternate signal stack that we made       */
     uintptr_t own_low, own_high; /* the thread's own stack, if known       */
 
+    struct core_trace *trace; /* the recorder's; NULL: off */
+    int tid; /* the kernel's number of it: for debuggers                   */
     bool exiting, settled;
     void *block;                          /* what to free */
     struct greenlet_thread *next, **link; /* all threads; core_threads_lock */
@@ -211,7 +243,8 @@ extern __thread struct greenlet_thread *core_self
 extern struct greenlet_thread core_nobody;
 
 /* thread.c */
-struct greenlet_thread *core_adopt(void);     /* NULL: no memory */
+struct greenlet_thread *core_adopt(void);     /* NULL: core_no_thread() */
+int core_no_thread(void);                     /* -ENOMEM, -ENOTSUP         */
 void core_refresh(struct greenlet_thread *t); /* recompute `fast` */
 void core_drain(struct greenlet_thread *t);
 int core_enqueue(struct greenlet_thread *t, greenlet *g);
@@ -231,7 +264,7 @@ static inline struct greenlet_thread *core_home(const greenlet *g) {
     return (
         struct greenlet_thread *)(atomic_load_explicit(&((greenlet *)g)->home,
                                                        memory_order_relaxed) &
-                                  ~CORE_AWAY);
+                                  ~CORE_TAGS);
 }
 
 static inline greenlet_state core_state(const greenlet *g) {
@@ -255,9 +288,19 @@ static inline void core_set_near(struct greenlet_thread *t, greenlet *g) {
         memory_order_relaxed);
 }
 
+static inline bool core_is_near(const struct greenlet_thread *t,
+                                const greenlet *g) {
+    return atomic_load_explicit(&((greenlet *)g)->home, memory_order_relaxed) ==
+           (uintptr_t)t;
+}
+
+static inline void core_set_tag(struct greenlet_thread *t, greenlet *g,
+                                uintptr_t tag) {
+    atomic_store_explicit(&g->home, (uintptr_t)t + tag, memory_order_relaxed);
+}
+
 static inline void core_set_away(struct greenlet_thread *t, greenlet *g) {
-    atomic_store_explicit(&g->home, (uintptr_t)t | CORE_AWAY,
-                          memory_order_relaxed);
+    core_set_tag(t, g, CORE_AWAY);
 }
 
 static inline void core_slow_on(struct greenlet_thread *t, unsigned reason) {
@@ -272,6 +315,9 @@ static inline void core_slow_off(struct greenlet_thread *t, unsigned reason) {
 
 /* ---- For the backends ------------------------------------------------- */
 
+/* greenlet.c: what a report calls it. Async-signal-safe. */
+const char *core_label(const greenlet *g);
+
 /* switch.c: what a slow switch owes before it can no longer fail. */
 void core_commit_slow(struct greenlet_thread *t, greenlet *from, greenlet *to,
                       bool after);
@@ -284,6 +330,8 @@ static inline void core_commit(struct greenlet_thread *t, greenlet *from,
                                greenlet *to, bool after) {
     if (unlikely(after || t->victim))
         core_commit_slow(t, from, to, after);
+    PROBE_START(to);
+    PROBE_SWITCH(from, to);
     core_set_state(to, GREENLET_ACTIVE);
     t->current = to;
     counter_add(&t->counters.switches, 1);
@@ -300,9 +348,6 @@ _Noreturn void core_finish(greenlet_message last);
 _Noreturn void core_fatal(const char *what, const greenlet *a,
                           const greenlet *b);
 
-/* greenlet.c: what a report calls it. Async-signal-safe. */
-const char *core_label(const greenlet *g);
-
 /* memory.c: the system's memory. All zero at first. Keeps errno; counts into
  * the calling thread's `allocations`. Returns NULL if there is none. */
 void *memory_map(size_t bytes, size_t align); /* lazily committed     */
@@ -311,15 +356,20 @@ void memory_unmap(void *p, size_t bytes);
 void memory_discard(void *p, size_t bytes);    /* content goes, range stays   */
 size_t memory_resident(void *p, size_t bytes); /* bytes in memory, pages   */
 size_t memory_page(void);
-void *memory_alloc(size_t bytes); /* calloc */
+unsigned long memory_unmaps(void); /* memory_unmap() calls so far */
+void *memory_alloc(size_t bytes);  /* calloc */
 void memory_free(void *p);
+
+/* Check level 2 and strict mode: no stack is smaller. */
+enum { CHECK_STACK_BYTES = 65536 };
 
 /* ---- Within the core -------------------------------------------------- */
 
 /* How a transfer is made. */
 enum {
     HOW_AFTER = 1, /* call core_after in the target                        */
-    HOW_MUST = 2   /* cannot be told of -ENOMEM: use the reserves          */
+    HOW_MUST = 2,  /* cannot be told of -ENOMEM: use the reserves          */
+    HOW_ALL = HOW_AFTER | HOW_MUST
 };
 
 /* switch.c */
@@ -333,7 +383,13 @@ bool core_hold(greenlet *g);
 int core_let_go(greenlet *g, bool held); /* 0, or -EINVAL: it is gone */
 
 /* greenlet.c */
+/* Its last reference is gone; it is at home here, or its home has exited. */
 void core_last_reference(struct greenlet_thread *t, greenlet *g);
+/* Gives `g`, marked SHARED_QUEUED by the caller, to the queue of `t`. True if
+ * that and its home have exited, and nobody refers to it. */
+bool core_hand_over(struct greenlet_thread *t, greenlet *g);
+/* Its maker has no references any more. True: nobody has; see above. */
+bool core_merge(greenlet *g);
 void core_free(greenlet *g);
 bool core_unreferenced(greenlet *g);
 void core_unref_quietly(greenlet *g); /* nothing ends if it was the last */
@@ -344,7 +400,6 @@ int core_link_foreign(struct greenlet_thread *home, greenlet *g);
 /* slab.c */
 greenlet *slab_take(struct greenlet_thread *t); /* zeroed; NULL: no memory */
 void slab_give(greenlet *g);
-struct greenlet_thread *slab_maker(const greenlet *g);
 bool slab_visit(struct greenlet_thread *t, bool (*visit)(greenlet *, void *),
                 void *data);
 void slab_collect(struct greenlet_thread *t);
@@ -352,6 +407,9 @@ void slab_destroy(struct greenlet_thread *t);
 
 /* local.c */
 void core_run_destructors(struct greenlet_thread *t, greenlet *g);
+
+/* shadow.c: is a shadow stack active in this thread? */
+bool core_shadow_stack(void);
 
 /* overflow.c */
 int overflow_thread(struct greenlet_thread *t);
@@ -367,5 +425,9 @@ int64_t config_number(const char *name, int64_t fallback, int64_t least,
 void core_add_counters(struct core_counters *to,
                        const struct core_counters *from);
 void core_all_counters(struct core_counters *sum);
+
+static inline uint64_t core_switches(const struct core_counters *c) {
+    return counter_get(&c->switches) + counter_get(&c->refills);
+}
 
 #endif

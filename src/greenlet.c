@@ -14,6 +14,8 @@
 #include <string.h>
 
 #include "backend.h"
+#include "slab.h"
+#include "trace.h"
 
 _Static_assert(sizeof(struct greenlet) <= 112, "the header's limit");
 _Static_assert(offsetof(struct greenlet, b) == 0, "the backend's state first");
@@ -22,69 +24,94 @@ _Static_assert(offsetof(struct greenlet, b) == 0, "the backend's state first");
 
 static int32_t count_of(int32_t shared) { return shared >> 2; }
 
-greenlet *greenlet_ref(greenlet *g) {
-    if (!g)
-        return g;
-    if (slab_maker(g) == core_self && g->refs)
+static inline greenlet *ref(struct greenlet_thread *t, greenlet *g) {
+    if (likely(slab_maker(g) == t && g->refs))
         g->refs++;
     else
         atomic_fetch_add_explicit(&g->shared, SHARED_ONE, memory_order_relaxed);
     return g;
 }
 
-/* Hands `g`, whose SHARED_QUEUED the caller has just set, to a queue. */
-static void enqueue(struct greenlet_thread *t, greenlet *g) {
+greenlet *greenlet_ref(greenlet *g) { return g ? ref(core_self, g) : NULL; }
+
+bool core_hand_over(struct greenlet_thread *t, greenlet *g) {
+    struct greenlet_thread *home = core_home(g);
     if (core_enqueue(t, g) == 0)
-        return;
-    /* The thread has exited. Its references were merged then, and `g` was
-     * left to us; unless a fork took the thread away: then nobody can tell
-     * the count. */
+        return false;
+    /* That was its maker, and has exited: the references are merged now. */
+    if (home != t && home != core_self && core_enqueue(home, g) == 0)
+        return false;
+    /* Or a fork took the thread away: then nobody can tell the count. */
     int32_t s = atomic_fetch_and(&g->shared, ~SHARED_QUEUED);
-    if (s & SHARED_MERGED && count_of(s) == 0)
-        core_free(g);
+    return s & SHARED_MERGED && count_of(s) == 0;
 }
 
-/* Nobody refers to `g` any more: another thread's is queued there, once. */
-static void queue_at(struct greenlet_thread *t, greenlet *g) {
-    if (!(atomic_fetch_or(&g->shared, SHARED_QUEUED) & SHARED_QUEUED))
-        enqueue(t, g);
-}
-
-/* Drops a reference. True if it was the last and its end is the caller's to
- * arrange. */
-static bool drop(greenlet *g) {
-    struct greenlet_thread *maker = slab_maker(g);
-    if (maker == core_self && g->refs) {
-        if (--g->refs)
-            return false;
-        int32_t s = atomic_load_explicit(&g->shared, memory_order_acquire);
-        if (s == 0 && core_home(g) == core_self)
-            /* Nobody else has ever touched it, so nobody can now. (A home
-             * elsewhere can: it may find it on its list.) */
-            atomic_store_explicit(&g->shared, SHARED_MERGED,
-                                  memory_order_relaxed);
-        else
-            s = atomic_fetch_or(&g->shared, SHARED_MERGED);
-        return count_of(s) == 0 && !(s & SHARED_QUEUED);
-    }
-    /* Below zero and the mark in one step: who sees the one sees the other,
-     * so that `g` stays alive until the maker has looked at it. */
+/* Adds `n` to the shared references, and flags. Below zero the maker has to
+ * look at `g`; at zero, with all references counted here, its home has: which
+ * can still find it without a reference (a shutdown lists all that live) and
+ * end it. So the mark is set in the same step, and `g` stays alive until it
+ * has come to the queue and out of it. True: that was the last reference, and
+ * the end is the caller's to arrange: `g` is at home here, or its home has
+ * exited. */
+static bool change(greenlet *g, int32_t n, int32_t flags) {
+    struct greenlet_thread *maker = slab_maker(g), *home = core_home(g);
     int32_t s = atomic_load_explicit(&g->shared, memory_order_relaxed), next;
-    bool below;
+    bool below, last;
     do {
-        next = s - SHARED_ONE;
-        below = !(s & (SHARED_MERGED | SHARED_QUEUED)) && count_of(next) < 0;
-        if (below)
+        next = (s + n * SHARED_ONE) | flags;
+        below = !(next & (SHARED_MERGED | SHARED_QUEUED)) && count_of(next) < 0;
+        last = next & SHARED_MERGED && !(next & SHARED_QUEUED) &&
+               count_of(next) == 0;
+        if (below || (last && home != core_self))
             next |= SHARED_QUEUED;
     } while (!atomic_compare_exchange_weak(&g->shared, &s, next));
     if (below)
-        enqueue(maker, g);
-    return s & SHARED_MERGED && !(s & SHARED_QUEUED) && count_of(next) == 0;
+        return core_hand_over(maker, g);
+    return last && (home == core_self || core_hand_over(home, g));
 }
 
-void greenlet_unref(greenlet *g) {
+bool core_merge(greenlet *g) { return change(g, 0, SHARED_MERGED); }
+
+/* Drops a reference; true as above. */
+static bool drop(greenlet *g) {
+    if (slab_maker(g) != core_self || !g->refs)
+        return change(g, -1, 0);
+    if (--g->refs)
+        return false;
+    if (atomic_load_explicit(&g->shared, memory_order_acquire) == 0 &&
+        core_home(g) == core_self) {
+        /* Nobody else has ever touched it, so nobody can now. */
+        atomic_store_explicit(&g->shared, SHARED_MERGED, memory_order_relaxed);
+        return true;
+    }
+    return core_merge(g);
+}
+
+static __attribute__((noinline)) void unref(greenlet *g) {
     if (g && drop(g))
         core_last_reference(core_self, g);
+}
+
+/* The ordinary end, here: the maker's last reference, nobody else ever had
+ * one, nobody is looking, and its parent has others. (What is OVER died where
+ * it was made: another thread's would have a side record.) */
+void greenlet_unref(greenlet *g) {
+    struct greenlet_thread *t = core_self;
+    if (likely(g && g->refs == 1 &&
+               atomic_load_explicit(&t->fast, memory_order_relaxed) ==
+                   (uintptr_t)t &&
+               atomic_load_explicit(&g->home, memory_order_relaxed) ==
+                   ((uintptr_t)t | CORE_OVER) &&
+               !g->side &&
+               atomic_load_explicit(&g->shared, memory_order_acquire) == 0)) {
+        greenlet *parent = core_parent(g);
+        if (likely(slab_maker(parent) == t && parent->refs > 1 &&
+                   slab_give_plain(t, g))) {
+            parent->refs--;
+            return;
+        }
+    }
+    unref(g);
 }
 
 bool core_unreferenced(greenlet *g) {
@@ -134,14 +161,14 @@ static void kill_unreferenced(struct greenlet_thread *t, greenlet *g) {
 }
 
 void core_last_reference(struct greenlet_thread *t, greenlet *g) {
-    struct greenlet_thread *home = core_home(g);
-    if (home != t ||
-        atomic_load_explicit(&home->exited, memory_order_relaxed)) {
-        queue_at(home, g);
+    if (atomic_load_explicit(&core_home(g)->exited, memory_order_relaxed)) {
+        core_free(g);
     } else if (g->flags & CORE_MAIN) {
         greenlet_ref(g); /* the library's own comes back */
     } else if (t->slow & SLOW_FORBID) {
-        queue_at(t, g); /* somebody may be looking at it */
+        /* Somebody may be looking at it. */
+        atomic_fetch_or(&g->shared, SHARED_QUEUED);
+        core_enqueue(t, g);
     } else if (core_state(g) != GREENLET_ACTIVE) {
         core_free(g);
     } else if (g == t->current) {
@@ -175,12 +202,12 @@ void core_unlink_foreign(struct greenlet_thread *home, greenlet *g) {
 }
 
 /* Homes `g` at another thread than the one that made it, or than before:
- * 0, -ENOMEM, -EOWNERDEAD. */
+ * 0, -ENOMEM, -EOWNERDEAD, -E2BIG. */
 int core_link_foreign(struct greenlet_thread *home, greenlet *g) {
     struct greenlet_side *side = core_side(g);
-    int status = 0;
-    if (!side)
-        return -ENOMEM;
+    int status = backend_welcome(home, g);
+    if (!side || status)
+        return side ? status : -ENOMEM;
     core_unlink_foreign(core_home(g), g);
     pthread_mutex_lock(&home->lock);
     if (atomic_load(&home->exited)) {
@@ -222,8 +249,7 @@ void core_free(greenlet *g) {
         g = parent;
         struct greenlet_thread *home = core_home(g);
         if (!atomic_load(&home->exited) &&
-            (home != core_self || core_state(g) == GREENLET_ACTIVE ||
-             home->slow & SLOW_FORBID)) {
+            (core_state(g) == GREENLET_ACTIVE || home->slow & SLOW_FORBID)) {
             core_last_reference(core_self, g);
             return;
         }
@@ -265,9 +291,15 @@ static int make(struct greenlet_thread *t, greenlet *g, greenlet_entry *entry,
     struct greenlet_thread *home = core_thread_of(parent);
     if (atomic_load(&home->exited))
         return -EOWNERDEAD;
-    if ((status = backend_init(home, g, o)) != 0)
+    greenlet_options more = *o;
+    if (unlikely(home->check >= 2 || home->strict) && o->stack_bytes &&
+        o->stack_bytes < CHECK_STACK_BYTES)
+        more.stack_bytes = CHECK_STACK_BYTES;
+    if ((status = backend_init(home, g, &more)) != 0)
         return status;
-    core_set_away(t, g);
+    bool ready = entry && !o->flags && o->lane == GREENLET_ANY_LANE &&
+                 core_state(parent) != GREENLET_NEW;
+    core_set_tag(t, g, ready ? CORE_READY : CORE_AWAY);
     atomic_store_explicit(&g->parent, greenlet_ref(parent),
                           memory_order_relaxed);
     core_set_state(g, GREENLET_NEW);
@@ -277,10 +309,11 @@ static int make(struct greenlet_thread *t, greenlet *g, greenlet_entry *entry,
     return status;
 }
 
-greenlet *greenlet_new(greenlet_entry *entry, const greenlet_options *o) {
+static __attribute__((noinline)) greenlet *new_with(greenlet_entry *entry,
+                                                    const greenlet_options *o) {
     greenlet_options options;
     struct greenlet_thread *t = core_thread();
-    int status = t ? read_options(&options, o) : -ENOMEM;
+    int status = t ? read_options(&options, o) : core_no_thread();
     if (status == 0 && !entry && !t->hooks.resolve_entry)
         status = -EINVAL;
     if (status == 0 &&
@@ -302,6 +335,30 @@ greenlet *greenlet_new(greenlet_entry *entry, const greenlet_options *o) {
     }
     errno = -status;
     return NULL;
+}
+
+/* The ordinary: all defaults. */
+greenlet *greenlet_new(greenlet_entry *entry, const greenlet_options *o) {
+    struct greenlet_thread *t = core_self;
+    greenlet *g;
+    if (unlikely(o || !entry ||
+                 atomic_load_explicit(&t->fast, memory_order_relaxed) !=
+                     (uintptr_t)t ||
+                 !(g = slab_take_plain(t))))
+        return new_with(entry, o);
+    /* One by one: compilers clear a whole struct with slower means. */
+    g->b = (struct backend_greenlet)BACKEND_GREENLET_INIT;
+    core_set_tag(t, g, CORE_READY);
+    atomic_store_explicit(&g->parent, ref(t, t->current), memory_order_relaxed);
+    g->entry = entry;
+    g->side = NULL;
+    g->user_data = NULL;
+    g->queue_next = NULL;
+    g->refs = 1;
+    atomic_store_explicit(&g->shared, 0, memory_order_relaxed);
+    core_set_state(g, GREENLET_NEW);
+    g->flags = 0;
+    return g;
 }
 
 /* ---- Asking ----------------------------------------------------------- */
@@ -351,6 +408,9 @@ int greenlet_set_name(greenlet *g, const char *name) {
     size_t n = name ? strnlen(name, sizeof(g->side->name) - 1) : 0;
     memcpy(to, name ? name : "", n);
     memset(to + n, 0, sizeof(g->side->name) - n);
+    if (core_self->trace && core_home(g) == core_self &&
+        core_state(g) == GREENLET_ACTIVE)
+        trace_name(core_self, g);
     return 0;
 }
 
@@ -371,13 +431,15 @@ const char *greenlet_strerror(intptr_t status) {
     case -EBUSY:
         return "not now: inside a hook, too late, or it did not die";
     case -EFAULT:
-        return "not on that greenlet's stack";
+        return "not on that greenlet's stack, or it is corrupt";
     case -ELOOP:
         return "a greenlet cannot be its own ancestor";
     case -E2BIG:
         return "no stack is that large";
     case -EAGAIN:
         return "no key is left";
+    case -ENOSYS:
+        return "libgreenlet-debug is not there";
     case -ENOTSUP:
         return "not supported by this backend or greenlet";
     default:

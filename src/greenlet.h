@@ -106,7 +106,7 @@ GREENLET_API greenlet *greenlet_new(greenlet_entry *entry,
  * (another thread's), -EOWNERDEAD (its thread has exited), -EINVAL (NULL or
  * freed), -ENOMEM, -EBUSY (inside a hook that must not switch; sigaltstack
  * backend: a start from the alternate signal stack), -EFAULT (checking: not
- * on the current greenlet's stack).
+ * on the current greenlet's stack, or `to` is corrupt).
  * [switches, may allocate, statuses]                     Contract: 4-8, 13 */
 GREENLET_API greenlet_message greenlet_switch(greenlet *to, void *value);
 
@@ -147,7 +147,7 @@ GREENLET_API void greenlet_unref(greenlet *g);
 GREENLET_API size_t greenlet_drain(void);
 
 /* The current greenlet: a borrowed reference. NULL if this thread has no
- * main greenlet yet and there is no memory to make it.
+ * main greenlet yet and there is no memory to make it, or a shadow stack.
  * [runs drain, may allocate]                               Contract: 1, 16 */
 GREENLET_API greenlet *greenlet_current(void);
 
@@ -162,7 +162,8 @@ GREENLET_API greenlet *greenlet_parent(const greenlet *g);
 /* Makes `parent` the parent of `g`. Returns 0, or -EINVAL (NULL, `g` is a
  * main greenlet), -ELOOP (`g` is an ancestor of `parent`), -EPERM (`g` is
  * another thread's, or `parent` is and `g` has started), -EOWNERDEAD
- * (parent's thread has exited), -ENOMEM.
+ * (parent's thread has exited), -E2BIG (`g` wants a larger stack than a lane of
+ * the parent's thread is), -ENOMEM.
  * [no switch, may allocate, statuses]                         Contract: 12 */
 GREENLET_API int greenlet_set_parent(greenlet *g, greenlet *parent);
 
@@ -187,7 +188,9 @@ typedef struct greenlet_thread_options {
 
 /* Sets how the calling thread keeps its stacks; only before its first other
  * use of the library. Returns 0, -EBUSY (too late), -EINVAL (NULL, out of
- * range), -ENOMEM. [no switch, allocates, statuses]           Contract: 34 */
+ * range), -ENOMEM, -ENOTSUP (a shadow stack is active: x86 CET, Arm GCS, RISC-V
+ * Zicfiss; not the ucontext backend; every first use is refused so).
+ * [no switch, allocates, statuses]                        Contract: 28, 34 */
 GREENLET_API int greenlet_thread_configure(const greenlet_thread_options *o);
 
 /* Kills every other greenlet of the thread, the latest started first; called
@@ -362,10 +365,15 @@ GREENLET_API int greenlet_set_hooks(const greenlet_hooks *hooks, void *data);
  * [no switch, allocates, statuses]                        Contract: 27, 37 */
 GREENLET_API int greenlet_install_overflow_handler(void);
 
-/* Sets the calling thread's check level: -1 none (the default), 0: at each
- * switch the stack pointers are checked against the stacks they should be on,
- * and freed greenlets are kept from being reused at once. GREENLET_CHECK=0
- * in the environment does so for every thread. Returns 0, -EINVAL, -ENOMEM.
+/* Sets the calling thread's check level. At each switch, the greenlet that is
+ * to go on is looked at: -1 not at all (the default); 0: its stack pointer,
+ * resume address and the word at its stack's base; 1: and a checksum of its
+ * bytes since it was suspended; 2: and every frame. From 0 on, freed greenlets
+ * are also kept from being reused at once. What is found goes to the hook of
+ * greenlet_debug.h, which prints and aborts unless it was set.
+ * GREENLET_CHECK=0, 1, 2 or strict in the environment does so for every
+ * thread; docs/debugging.md. Returns 0, -EINVAL, -ENOMEM, -ENOSYS (level 2
+ * without libgreenlet-debug).
  * [no switch, may allocate, statuses]                         Contract: 28 */
 GREENLET_API int greenlet_set_check_level(int level);
 

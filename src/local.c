@@ -58,7 +58,7 @@ void *greenlet_local_get(greenlet_key key) {
 int greenlet_local_set(greenlet_key key, void *value) {
     struct greenlet_thread *t = core_thread();
     if (!t)
-        return -ENOMEM;
+        return core_no_thread();
     if (key >= GREENLET_KEYS_MAX || !atomic_load(&keys[key].destructor))
         return -EINVAL;
     struct greenlet_side *side = core_side(t->current);

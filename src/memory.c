@@ -23,25 +23,29 @@ size_t memory_page(void) {
     return page;
 }
 
+static char *map(size_t bytes) {
+    char *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return p == MAP_FAILED ? NULL : p;
+}
+
 void *memory_map(size_t bytes, size_t align) {
     int saved = errno;
-    size_t extra = align > memory_page() ? align : 0;
     counted();
-    if (bytes + extra < bytes)
-        return NULL;
-    char *p = mmap(NULL, bytes + extra, PROT_READ | PROT_WRITE,
-                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (p == MAP_FAILED) {
-        errno = saved;
-        return NULL;
-    }
-    if (extra) {
-        size_t head = (size_t)(-(uintptr_t)p & (align - 1));
-        if (head)
-            munmap(p, head);
-        if (extra - head)
-            munmap(p + head + bytes, extra - head);
-        p += head;
+    /* The kernel puts one mapping right beside the last: after one aligned
+     * block the next is aligned by itself. */
+    char *p = map(bytes);
+    if (p && (uintptr_t)p & (align ? align - 1 : 0)) {
+        munmap(p, bytes);
+        p = bytes + align < bytes ? NULL : map(bytes + align);
+        if (p) {
+            size_t head = (size_t)(-(uintptr_t)p & (align - 1));
+            if (head)
+                munmap(p, head);
+            if (align - head)
+                munmap(p + head + bytes, align - head);
+            p += head;
+        }
     }
     errno = saved;
     return p;
@@ -81,8 +85,15 @@ int memory_guard(void *p, size_t bytes) {
     return status ? -ENOMEM : 0;
 }
 
+static _Atomic unsigned long unmaps;
+
+unsigned long memory_unmaps(void) {
+    return atomic_load_explicit(&unmaps, memory_order_relaxed);
+}
+
 void memory_unmap(void *p, size_t bytes) {
     int saved = errno;
+    atomic_fetch_add_explicit(&unmaps, 1, memory_order_relaxed);
     munmap(p, bytes);
     errno = saved;
 }

@@ -29,6 +29,10 @@
 #define core_kill greenlet_core_kill
 #define core_thread_of greenlet_core_thread_of
 #define core_last_reference greenlet_core_last_reference
+#define core_no_thread greenlet_core_no_thread
+#define core_shadow_stack greenlet_core_shadow_stack
+#define core_hand_over greenlet_core_hand_over
+#define core_merge greenlet_core_merge
 #define core_free greenlet_core_free
 #define core_side greenlet_core_side
 #define core_link_foreign greenlet_core_link_foreign
@@ -40,6 +44,7 @@
 #define core_find_own_stack greenlet_core_find_own_stack
 #define config_number greenlet_config_number
 
+#define slab_layout greenlet_slab_layout
 #define slab_take greenlet_slab_take
 #define slab_give greenlet_slab_give
 #define slab_maker greenlet_slab_maker
@@ -53,6 +58,7 @@
 #define memory_discard greenlet_memory_discard
 #define memory_resident greenlet_memory_resident
 #define memory_page greenlet_memory_page
+#define memory_unmaps greenlet_memory_unmaps
 #define memory_alloc greenlet_memory_alloc
 #define memory_free greenlet_memory_free
 
@@ -60,9 +66,44 @@
 #define overflow_thread_exit greenlet_overflow_thread_exit
 #define overflow_wanted greenlet_overflow_wanted
 
+#define trace_adopt greenlet_trace_adopt
+#define trace_exit greenlet_trace_exit
+#define trace_forked greenlet_trace_forked
+#define trace_switch greenlet_trace_switch
+#define trace_copy greenlet_trace_copy
+#define trace_name greenlet_trace_name
+
+#define check_configure greenlet_check_configure
+#define check_switch greenlet_check_switch
+#define check_arrived greenlet_check_arrived
+#define check_readable greenlet_check_readable
+#define check_extent greenlet_check_extent
+#define check_known greenlet_check_known
+#define check_hook greenlet_check_hook
+#define check_report greenlet_check_report
+#define crc32c greenlet_crc32c
+#define crc32c_by_table greenlet_crc32c_by_table
+#define debug_forking greenlet_debug_forking
+#define debug_get greenlet_debug_get
+#define debug_image greenlet_debug_image
+#define debug_context greenlet_debug_context
+#define debug_say_frames greenlet_debug_say_frames
+#define debug_say_some_frames greenlet_debug_say_some_frames
+#define debug_locate greenlet_debug_locate
+#define say_flush greenlet_say_flush
+#define say_text greenlet_say_text
+#define say_hex greenlet_say_hex
+#define say_dec greenlet_say_dec
+#define strict_open greenlet_strict_open
+#define strict_close greenlet_strict_close
+#define strict_peek greenlet_strict_peek
+#define strict_unpeek greenlet_strict_unpeek
+#define strict_fault greenlet_strict_fault
+
 #define stack_take greenlet_stack_take
 #define stack_give greenlet_stack_give
 #define stack_pool_destroy greenlet_stack_pool_destroy
+#define stack_sound greenlet_stack_sound
 #define stack_guard_bytes greenlet_stack_guard_bytes
 
 #define slice_take_slow greenlet_slice_take_slow
@@ -72,16 +113,26 @@
 #define backend_adopt greenlet_backend_adopt
 #define backend_abandon greenlet_backend_abandon
 #define backend_init greenlet_backend_init
+#define backend_leave greenlet_backend_leave
+#define backend_start greenlet_backend_start
+#define backend_welcome greenlet_backend_welcome
 #define backend_switch greenlet_backend_switch
 #define backend_exit greenlet_backend_exit
 #define backend_release greenlet_backend_release
 #define backend_describe greenlet_backend_describe
 #define backend_bounds greenlet_backend_bounds
 #define backend_hop greenlet_backend_hop
+#define backend_lane greenlet_backend_lane
+#define backend_point greenlet_backend_point
+#define backend_sound greenlet_backend_sound
 
 #define arch_switch greenlet_arch_switch
 #define arch_switch_copy greenlet_arch_switch_copy
 #define arch_copy_prepare greenlet_arch_copy_prepare
+#define arch_exchange greenlet_arch_exchange
+#define arch_exchange_pays greenlet_arch_exchange_pays
+#define arch_leave greenlet_arch_leave
+#define arch_move greenlet_arch_move
 #define arch_copy_fill greenlet_arch_copy_fill
 #define arch_resume greenlet_arch_resume
 #define arch_start greenlet_arch_start

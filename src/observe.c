@@ -6,12 +6,13 @@
 #include <string.h>
 
 #include "backend.h"
+#include "check.h"
 
 int greenlet_set_tracer(greenlet_tracer *tracer, void *data,
                         greenlet_tracer **old_tracer, void **old_data) {
     struct greenlet_thread *t = core_thread();
     if (!t)
-        return -ENOMEM;
+        return core_no_thread();
     if (old_tracer)
         *old_tracer = t->tracer;
     if (old_data)
@@ -26,7 +27,7 @@ int greenlet_set_hooks(const greenlet_hooks *hooks, void *data) {
     static const greenlet_hooks none = GREENLET_HOOKS_INIT;
     struct greenlet_thread *t = core_thread();
     if (!t)
-        return -ENOMEM;
+        return core_no_thread();
     if (hooks && (hooks->size < sizeof(size_t) || hooks->size > sizeof(none)))
         return -EINVAL;
     t->hooks = none;
@@ -34,19 +35,6 @@ int greenlet_set_hooks(const greenlet_hooks *hooks, void *data) {
         memcpy(&t->hooks, hooks, hooks->size);
     t->hooks_data = data;
     hooks ? core_slow_on(t, SLOW_HOOKS) : core_slow_off(t, SLOW_HOOKS);
-    return 0;
-}
-
-int greenlet_set_check_level(int level) {
-    struct greenlet_thread *t = core_thread();
-    if (!t)
-        return -ENOMEM;
-    if (level < -1 || level > 0)
-        return -EINVAL;
-    if (level >= 0)
-        core_find_own_stack(t);
-    t->check = level;
-    level >= 0 ? core_slow_on(t, SLOW_CHECK) : core_slow_off(t, SLOW_CHECK);
     return 0;
 }
 
@@ -62,7 +50,9 @@ static int describe(const greenlet *g, greenlet_stack *out,
         return 0;
     if (core_home(g) != core_self)
         return -EPERM;
+    strict_peek(core_self, g);
     backend_describe(g, out, saved);
+    strict_unpeek(core_self, g);
     if (g == core_self->current)
         out->sp = __builtin_frame_address(0);
     return 0;
@@ -92,8 +82,10 @@ int greenlet_read_stack(const greenlet *g, const void *address, void *dst,
             in_slice = n;
         memcpy(dst, saved + (at - sp), in_slice);
     }
+    strict_peek(core_self, g);
     memcpy((char *)dst + in_slice, (const char *)address + in_slice,
            n - in_slice);
+    strict_unpeek(core_self, g);
     return 0;
 }
 
@@ -112,6 +104,14 @@ static bool walk_one(greenlet *g, void *arg) {
     return w->result != 0;
 }
 
+/* Others may add to the list meanwhile, at its front. */
+static greenlet *foreign_after(struct greenlet_thread *t, const greenlet *g) {
+    pthread_mutex_lock(&t->lock);
+    greenlet *next = g ? g->side->foreign_next : t->foreign;
+    pthread_mutex_unlock(&t->lock);
+    return next;
+}
+
 int greenlet_walk(int (*visit)(greenlet *g, void *data), void *data) {
     struct greenlet_thread *t = core_self;
     if (!visit)
@@ -122,8 +122,8 @@ int greenlet_walk(int (*visit)(greenlet *g, void *data), void *data) {
     unsigned forbidden = t->slow & SLOW_FORBID;
     core_slow_on(t, SLOW_FORBID);
     if (!slab_visit(t, walk_one, &w))
-        for (greenlet *g = t->foreign; g && !walk_one(g, &w);)
-            g = g->side->foreign_next;
+        for (greenlet *g = NULL; (g = foreign_after(t, g)) && !walk_one(g, &w);)
+            ;
     if (!forbidden)
         core_slow_off(t, SLOW_FORBID);
     return w.result;
@@ -137,11 +137,12 @@ static int report(greenlet_statistics *out, struct core_counters *c) {
         return -EINVAL;
     s.size = out->size;
     /* Another thread's may go on meanwhile. */
-    s.misses = counter_get(&c->misses);
-    s.switches = counter_get(&c->switches);
+    uint64_t refills = counter_get(&c->refills);
+    s.misses = counter_get(&c->misses) + refills;
+    s.switches = core_switches(c);
     s.hits = s.switches > s.misses ? s.switches - s.misses : 0;
-    s.evictions = counter_get(&c->evictions);
-    s.fills = counter_get(&c->fills);
+    s.evictions = counter_get(&c->evictions) + refills;
+    s.fills = counter_get(&c->fills) + refills - counter_get(&c->starts);
     s.saved_bytes = counter_get(&c->saved_bytes);
     s.filled_bytes = counter_get(&c->filled_bytes);
     s.allocations = counter_get(&c->allocations);
@@ -152,7 +153,7 @@ static int report(greenlet_statistics *out, struct core_counters *c) {
 
 int greenlet_thread_statistics(greenlet_statistics *out) {
     struct greenlet_thread *t = core_thread();
-    return t ? report(out, &t->counters) : -ENOMEM;
+    return t ? report(out, &t->counters) : core_no_thread();
 }
 
 int greenlet_process_statistics(greenlet_statistics *out) {

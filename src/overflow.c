@@ -1,6 +1,7 @@
-/* Reporting stack overflows: an opt-in handler of SIGSEGV and SIGBUS on an
- * alternate stack. Everything in the handler is async-signal-safe, but for
- * backtrace(), which is called once beforehand so that it has what it needs.
+/* Reporting stack overflows, and accesses that strict mode forbids: an opt-in
+ * handler of SIGSEGV and SIGBUS on an alternate stack. Everything in it is
+ * async-signal-safe, but for the unwinders: libgreenlet-debug is loaded and
+ * backtrace() called once beforehand, so that they have what they need.
  *
  * SPDX-License-Identifier: MIT */
 #include <errno.h>
@@ -15,43 +16,17 @@
 #endif
 
 #include "backend.h"
+#include "check.h"
+#include "context.h"
 
 enum {
     HANDLER_STACK_BYTES = 131072,
-    FRAMES = 48,
+    FRAMES = 16,              /* shown; the innermost and the outermost */
     OWN_GUARD_BYTES = 1 << 20 /* the kernel's gap below a growing stack */
 };
 
 static _Atomic bool installed;
 static struct sigaction previous_segv, previous_bus;
-
-static void say(const char *text) {
-    size_t n = strlen(text);
-    while (n) {
-        ssize_t done = write(STDERR_FILENO, text, n);
-        if (done <= 0)
-            return;
-        text += done;
-        n -= (size_t)done;
-    }
-}
-
-/* snprintf is not promised to be safe in a handler; this is. */
-static char *put_number(char *end, uintptr_t n, unsigned radix) {
-    *--end = 0;
-    do {
-        *--end = "0123456789abcdef"[n % radix];
-        n /= radix;
-    } while (n);
-    return end;
-}
-
-static void say_number(const char *before, uintptr_t n, unsigned radix) {
-    char text[24];
-    say(before);
-    say(radix == 16 ? "0x" : "");
-    say(put_number(text + sizeof(text), n, radix));
-}
 
 static bool overflowed(const struct greenlet_thread *t, uintptr_t at,
                        uintptr_t *low, uintptr_t *high) {
@@ -64,29 +39,87 @@ static bool overflowed(const struct greenlet_thread *t, uintptr_t at,
     return *low && at < *low + memory_page() && at >= *low - OWN_GUARD_BYTES;
 }
 
-static void report(const struct greenlet_thread *t, uintptr_t at, uintptr_t low,
-                   uintptr_t high) {
+/* What to change, for the kind of stack that it is. */
+static const char *advice(const struct greenlet_thread *t, const greenlet *g,
+                          bool own) {
+    if (own && !(g->flags & CORE_MAIN))
+        return "in place (GREENLET_LANES=0) a greenlet runs on the thread's "
+               "stack: ulimit -s, pthread_attr_setstacksize, or lanes";
+    if (own)
+        return "main runs on the thread's stack: ulimit -s, "
+               "pthread_attr_setstacksize";
+    if (backend_lane(g) >= 0)
+        return "GREENLET_LANE_BYTES, or greenlet_thread_options.lane_bytes";
+    (void)t;
+    return "greenlet_options.stack_bytes, GREENLET_STACK_BYTES, or "
+           "greenlet_thread_options.stack_bytes";
+}
+
+/* How much of the stack was ever touched: pages in memory, from the lowest. */
+static size_t high_water(uintptr_t low, uintptr_t high) {
+    size_t page = memory_page();
+    low &= ~(page - 1);
+    while (low < high && memory_resident((void *)low, page) == 0)
+        low += page;
+    return low < high ? high - low : 0;
+}
+
+static void report(struct greenlet_thread *t, uintptr_t at, uintptr_t low,
+                   uintptr_t high, const void *context) {
     const greenlet *g = t->current;
-    say("greenlet: stack overflow in '");
-    say(core_label(g));
-    say_number("' (", (uintptr_t)g, 16);
-    say_number("): access to ", at, 16);
-    say_number(" below its stack of ", high - low, 10);
-    say_number(" bytes, [", low, 16);
-    say_number(", ", high, 16);
-    say(").\nLess recursion, smaller frames, or more stack:"
-        " greenlet_options.stack_bytes, GREENLET_STACK_BYTES,\n"
-        "GREENLET_LANE_BYTES; in place (GREENLET_LANES=0) and for main,"
-        " ulimit -s or pthread_attr_setstacksize.\nbacktrace:\n");
+    size_t guard;
+    uintptr_t l, h;
+    backend_bounds(t, g, &l, &h, &guard);
+    greenlet_finding f = {.size = sizeof(f),
+                          .kind = GREENLET_FOUND_OVERFLOW,
+                          .level = -1,
+                          .g = t->current,
+                          .by = t->current,
+                          .address = (const void *)at,
+                          .frame = 0,
+                          .expected = low,
+                          .found = at,
+                          .what = "a stack overflow"};
+    if (check_hook(&f))
+        return;
+    struct say out = SAY_TO(STDERR_FILENO);
+    say_text(&out, "greenlet: stack overflow in '");
+    say_text(&out, core_label(g));
+    say_text(&out, "' (");
+    say_hex(&out, (uintptr_t)g);
+    say_text(&out, "): access to ");
+    say_hex(&out, at);
+    say_text(&out, ", below its stack of ");
+    say_dec(&out, high - low);
+    say_text(&out, " bytes, [");
+    say_hex(&out, low);
+    say_text(&out, ", ");
+    say_hex(&out, high);
+    say_text(&out, ")\n  high-water mark: ");
+    say_dec(&out, high_water(low, high));
+    say_text(&out, " bytes; in use now: ");
+    uintptr_t sp = context_sp(context);
+    say_dec(&out, sp < high ? high - sp : 0);
+    say_text(&out, "\n  less recursion, smaller frames, or more stack: ");
+    say_text(&out, advice(t, g, guard == 0));
+    say_text(&out, "\n  backtrace:\n");
+    if (debug_get(true)) {
+        struct debug_walk w = {0};
+        debug_context(t, context, &w);
+        debug_say_some_frames(&w, &out, "    ", FRAMES);
+        return;
+    }
+    say_flush(&out);
 #ifdef HAVE_BACKTRACE
     void *frames[FRAMES];
     int n = backtrace(frames, FRAMES);
     backtrace_symbols_fd(frames, n, STDERR_FILENO);
     if (n == FRAMES)
-        say("... and more\n");
+        say_text(&out, "... and more\n");
 #else
-    say("(this C library has no backtrace)\n");
+    say_text(&out, "(this C library has no backtrace)\n");
 #endif
+    say_flush(&out);
 }
 
 static void handler(int signal, siginfo_t *info, void *context) {
@@ -98,7 +131,12 @@ static void handler(int signal, siginfo_t *info, void *context) {
 
     if (t != &core_nobody && t->current && info->si_code > 0 &&
         overflowed(t, (uintptr_t)info->si_addr, &low, &high))
-        report(t, (uintptr_t)info->si_addr, low, high);
+        report(t, (uintptr_t)info->si_addr, low, high, context);
+    else if (t->strict && info->si_code > 0 &&
+             strict_fault(t, (uintptr_t)info->si_addr, context)) {
+        errno = saved;
+        return; /* the access is tried again */
+    }
     errno = saved;
     if (previous->sa_flags & SA_SIGINFO)
         previous->sa_sigaction(signal, info, context);
@@ -109,13 +147,14 @@ static void handler(int signal, siginfo_t *info, void *context) {
 }
 
 bool overflow_wanted(void) {
-    return atomic_load(&installed) ||
+    return atomic_load(&installed) || core_self->strict ||
            config_number("GREENLET_OVERFLOW_HANDLER", 0, 0, 1) == 1;
 }
 
 static int install(void) {
     struct sigaction action;
     int status = 0;
+    debug_get(false); /* its frames have names; else backtrace()'s */
     pthread_mutex_lock(&core_threads_lock); /* a fork waits for it */
     if (!atomic_load(&installed)) {
 #ifdef HAVE_BACKTRACE
@@ -174,6 +213,6 @@ int greenlet_install_overflow_handler(void) {
     int status = install();
     struct greenlet_thread *t = core_thread();
     if (!t)
-        return -ENOMEM;
+        return core_no_thread();
     return status ? status : overflow_thread(t);
 }

@@ -1,42 +1,21 @@
-/* Slabs of greenlets: aligned blocks that one thread makes greenlets in, so
- * that a greenlet's maker is found by masking its address and a walk over all
- * greenlets needs no links.
- *
- *     +--------+------+------+------+-----
- *     | header | slot | slot | slot | ...     SLAB_BYTES, aligned to that
- *     +--------+------+------+------+-----
- *
- * Slots up to `used_high` have been used; a free one has state CORE_FREED and
- * is linked by queue_next. Slabs with a free slot stand before the full ones.
+/* See slab.h.
  *
  * SPDX-License-Identifier: MIT */
+#include "slab.h"
+
 #include <string.h>
 
-#include "core.h"
+#include "layout.h"
 
-enum { SLAB_BYTES = 65536, SLABS_KEPT = 4 };
+enum { SLABS_KEPT = 4 };
 
-struct greenlet_slab {
-    struct greenlet_thread *maker;
-    struct greenlet_slab *next, *prev;
-    greenlet *free, *free_last;
-    uint32_t used, used_high;
-    greenlet slots[];
+struct slab_layout slab_layout = {
+    .bytes = SLAB_BYTES,
+    .maker = offsetof(struct greenlet_slab, maker),
+    .next = offsetof(struct greenlet_slab, next),
+    .used_high = offsetof(struct greenlet_slab, used_high),
+    .slots = offsetof(struct greenlet_slab, slots),
 };
-
-enum {
-    SLOTS =
-        (SLAB_BYTES - sizeof(struct greenlet_slab)) / sizeof(struct greenlet)
-};
-
-static struct greenlet_slab *slab_of(const greenlet *g) {
-    return (struct greenlet_slab *)((uintptr_t)g &
-                                    ~(uintptr_t)(SLAB_BYTES - 1));
-}
-
-struct greenlet_thread *slab_maker(const greenlet *g) {
-    return slab_of(g)->maker;
-}
 
 static void unlink_slab(struct greenlet_thread *t, struct greenlet_slab *s) {
     if (s->prev)
@@ -72,7 +51,7 @@ static void link_last(struct greenlet_thread *t, struct greenlet_slab *s) {
  * maker's lock once that has exited. */
 static void give(struct greenlet_thread *t, greenlet *g) {
     struct greenlet_slab *s = slab_of(g);
-    bool was_full = s->used == SLOTS;
+    bool was_full = s->used == SLAB_SLOTS;
     atomic_store_explicit(&g->home, 0, memory_order_relaxed);
     g->queue_next = NULL;
     atomic_store_explicit(&g->state, CORE_FREED, memory_order_relaxed);
@@ -113,12 +92,12 @@ void slab_collect(struct greenlet_thread *t) {
 
 greenlet *slab_take(struct greenlet_thread *t) {
     struct greenlet_slab *s = t->slabs;
-    if (unlikely(!s || s->used == SLOTS)) {
+    if (unlikely(!s || s->used == SLAB_SLOTS)) {
         pthread_mutex_lock(&t->lock);
         slab_collect(t);
         pthread_mutex_unlock(&t->lock);
         s = t->slabs;
-        if (!s || s->used == SLOTS) {
+        if (!s || s->used == SLAB_SLOTS) {
             s = memory_map(SLAB_BYTES, SLAB_BYTES);
             if (!s)
                 return NULL;
@@ -128,7 +107,7 @@ greenlet *slab_take(struct greenlet_thread *t) {
         }
     }
     greenlet *g = s->free;
-    if (g && (t->check < 0 || s->used_high == SLOTS)) {
+    if (g && (t->check < 0 || s->used_high == SLAB_SLOTS)) {
         s->free = g->queue_next;
         memset(g, 0, sizeof(*g));
     } else {
@@ -137,7 +116,7 @@ greenlet *slab_take(struct greenlet_thread *t) {
     t->population++;
     if (s->used++ == 0)
         t->slabs_empty--;
-    if (unlikely(s->used == SLOTS) && s->next) {
+    if (unlikely(s->used == SLAB_SLOTS) && s->next) {
         unlink_slab(t, s);
         link_last(t, s);
     }

@@ -8,7 +8,7 @@
 
 #include <errno.h>
 
-#include "core.h"
+#include "backend.h"
 
 enum {
     CLASS_LEAST = 14, /* log2: 16 KiB */
@@ -38,6 +38,14 @@ struct stack_chunk {
 };
 
 size_t stack_guard_bytes(void) { return GUARD_BYTES; }
+
+const char *stack_sound(struct greenlet_thread *t, struct stack s) {
+    bool good = !((uintptr_t)s.slot % _Alignof(struct stack_slot)) &&
+                check_known(t, s.slot, sizeof(*s.slot)) &&
+                s.slot->low == s.low && s.slot->high == s.high &&
+                s.high > s.low && s.slot->guarded == 1 && !s.slot->fresh;
+    return good ? NULL : "its stack is none of the pool's";
+}
 
 static unsigned class_of(size_t bytes) {
     unsigned class = 0;

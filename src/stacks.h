@@ -14,6 +14,7 @@
 
 #include "names.h"
 
+struct greenlet_thread;
 struct stack_slot;
 struct stack_chunk;
 
@@ -49,6 +50,9 @@ void stack_give(struct stack_pool *pool, struct stack s);
 
 /* Unmaps all stacks, also those not given back. */
 void stack_pool_destroy(struct stack_pool *pool);
+
+/* NULL, or why `s` cannot be a stack in use; checked as backend_sound() is. */
+const char *stack_sound(struct greenlet_thread *t, struct stack s);
 
 /* Bytes of the guard below each stack. */
 size_t stack_guard_bytes(void);

@@ -11,7 +11,10 @@
 #include <string.h>
 
 #include "backend.h"
+#include "check.h"
 #include "fpu.h"
+#include "slab.h"
+#include "trace.h"
 
 static greenlet_message failed(int status) {
     return (greenlet_message){NULL, status};
@@ -79,43 +82,16 @@ int core_let_go(greenlet *g, bool held) {
     return -EINVAL;
 }
 
-/* Where `g` may run, as far as is known. */
-static void bounds(struct greenlet_thread *t, const greenlet *g, uintptr_t *low,
-                   uintptr_t *high) {
-    size_t guard;
-    backend_bounds(t, g, low, high, &guard);
-    if (guard == 0 && t->own_high) {
-        *low = t->own_low;
-        *high = t->own_high;
-    }
-}
-
-/* Check level 0: is this call on the stack that the current greenlet has? */
-static int misplaced(struct greenlet_thread *t, const greenlet *from,
-                     const greenlet *to) {
-    uintptr_t low, high, here = (uintptr_t)__builtin_frame_address(0);
-    bounds(t, from, &low, &high);
-    if (here < low || here >= high)
-        return -EFAULT;
-    if (core_state(to) == GREENLET_ACTIVE && to != from) {
-        greenlet_stack s;
-        const void *saved;
-        backend_describe(to, &s, &saved);
-        bounds(t, to, &low, &high);
-        if ((uintptr_t)s.sp < low || (uintptr_t)s.sp >= high || s.sp > s.base ||
-            s.saved_bytes > (uintptr_t)s.base - (uintptr_t)s.sp)
-            core_fatal("a suspended stack's pointers are corrupt", to, from);
-    }
-    return 0;
-}
-
 /* Supplies a new greenlet's entry. 1: the hook ran, look again. */
 static int resolve(struct greenlet_thread *t, greenlet *g) {
     greenlet_entry *entry = g->entry;
     greenlet_ref(g);
     int status = t->hooks.resolve_entry(g, &entry, t->hooks_data);
-    if (status == 0 && core_state(g) == GREENLET_NEW)
+    if (status == 0 && core_state(g) == GREENLET_NEW) {
         g->entry = entry;
+        if (!entry && core_home(g) == t)
+            core_set_away(t, g); /* not ready any more */
+    }
     greenlet_unref(g);
     return status < 0 ? status : 1;
 }
@@ -124,8 +100,10 @@ static int resolve(struct greenlet_thread *t, greenlet *g) {
 static unsigned prepare(struct greenlet_thread *t, greenlet *from, greenlet *to,
                         greenlet_event event, bool died, unsigned how) {
     t->fresh = core_state(to) == GREENLET_NEW;
-    if (t->fresh)
+    if (t->fresh) {
         to->serial = ++t->serial;
+        core_set_away(t, to);
+    }
     if (likely(!t->slow && !(to->flags & CORE_SPECIAL)))
         return how;
     t->origin = from;
@@ -166,7 +144,8 @@ greenlet_message core_transfer(struct greenlet_thread *t, greenlet *to,
             return failed(status);
         break;
     }
-    if (unlikely(t->check >= 0) && (status = misplaced(t, from, target)) != 0)
+    if (unlikely(t->check >= 0) &&
+        (status = check_switch(t, from, target)) != 0)
         return failed(status);
 
     greenlet_event event =
@@ -184,7 +163,7 @@ static __attribute__((noinline)) greenlet_message
 switch_slow(greenlet *to, greenlet_message m) {
     struct greenlet_thread *t = core_thread();
     if (unlikely(!t))
-        return failed(-ENOMEM);
+        return failed(core_no_thread());
     if (unlikely(!to))
         return failed(-EINVAL);
     if (unlikely(atomic_load_explicit(&t->queue, memory_order_relaxed) &&
@@ -198,19 +177,58 @@ switch_slow(greenlet *to, greenlet_message m) {
     return core_transfer(t, to, m, 0);
 }
 
-/* What is left of the ordinary: a suspended greenlet whose bytes are away.
- * Only tail calls, so that no frame of ours is among the bytes to copy. */
+/* At check level 0, when nothing else asks for the slow path: looks at `to`,
+ * and then goes the way of an unchecked switch. It leaves by tail calls alone:
+ * each frame that returns on another stack than it was called on costs a
+ * mispredicted return. */
+static __attribute__((noinline, aligned(64))) greenlet_message
+switch_checked(greenlet *to, greenlet_message m) {
+    struct greenlet_thread *t = core_self;
+    greenlet *from = t->current;
+    int status = check_switch(t, from, to);
+    if (unlikely(status))
+        return failed(status);
+    if (likely(atomic_load_explicit(&to->home, memory_order_relaxed) ==
+               (uintptr_t)t)) {
+        t->current = to;
+        counter_add(&t->counters.switches, 1);
+        return backend_resume(m, from, to);
+    }
+    t->victim = NULL;
+    return backend_switch(t, from, to, m, 0);
+}
+
+static bool only_checked(const struct greenlet_thread *t, const greenlet *to) {
+    return t->slow == SLOW_CHECK && t->check == 0 && !t->strict && to &&
+           core_home(to) == t && core_state(to) == GREENLET_ACTIVE &&
+           !(to->flags & CORE_SPECIAL) && to != t->current &&
+           !atomic_load_explicit(&t->queue, memory_order_relaxed);
+}
+
+/* What is left of the ordinary: a suspended greenlet whose bytes are away, and
+ * a new one. Only tail calls, so that no frame of ours is among the bytes to
+ * copy. */
 greenlet_message core_switch(greenlet *to, greenlet_message m) {
     struct greenlet_thread *t = core_self;
     uintptr_t fast = atomic_load_explicit(&t->fast, memory_order_relaxed);
-    if (likely(to &&
-               atomic_load_explicit(&to->home, memory_order_relaxed) ==
-                   (fast | CORE_AWAY) &&
-               fast == (uintptr_t)t && core_state(to) == GREENLET_ACTIVE &&
-               !(to->flags & CORE_SPECIAL) && to != t->current)) {
-        t->victim = NULL;
-        return backend_switch(t, t->current, to, m, 0);
+    if (unlikely(!to))
+        return switch_slow(to, m);
+    uintptr_t home = atomic_load_explicit(&to->home, memory_order_relaxed);
+    if (likely(fast == (uintptr_t)t)) {
+        if (home == (fast | CORE_READY) && m.status == 0) {
+            to->serial = ++t->serial;
+            core_set_away(t, to);
+            t->victim = NULL;
+            return backend_switch(t, t->current, to, m, 0);
+        }
+        if (home == (fast | CORE_AWAY) && !(to->flags & CORE_SPECIAL) &&
+            core_state(to) == GREENLET_ACTIVE && to != t->current) {
+            t->victim = NULL;
+            return backend_switch(t, t->current, to, m, 0);
+        }
     }
+    if (only_checked(t, to))
+        return switch_checked(to, m);
     return switch_slow(to, m);
 }
 
@@ -222,12 +240,21 @@ __attribute__((aligned(64))) greenlet_message greenlet_switch(greenlet *to,
     struct greenlet_thread *t = core_self;
     greenlet_message m = {value, 0};
     greenlet *from = t->current;
-    if (likely(to && to != from &&
-               atomic_load_explicit(&to->home, memory_order_relaxed) ==
-                   atomic_load_explicit(&t->fast, memory_order_relaxed))) {
-        t->current = to;
-        counter_add(&t->counters.switches, 1);
-        return backend_resume(m, from, to);
+    if (likely(to && to != from)) {
+        uintptr_t fast = atomic_load_explicit(&t->fast, memory_order_relaxed);
+        uintptr_t home = atomic_load_explicit(&to->home, memory_order_relaxed);
+        if (likely(home == fast)) {
+            t->current = to;
+            counter_add(&t->counters.switches, 1);
+            PROBE_SWITCH(from, to);
+            return backend_resume(m, from, to);
+        }
+#if BACKEND_SHORT_WAYS
+        if (home == (fast | CORE_REFILL))
+            return backend_refill(t, m, to);
+        if (home == (fast | CORE_READY) && fast == (uintptr_t)t)
+            return backend_start(t, m, to);
+#endif
     }
     return core_switch(to, m);
 }
@@ -242,8 +269,10 @@ greenlet_message greenlet_throw(greenlet *to, intptr_t status, void *value) {
  * thrown into up to the one that receives it, are dead now. */
 static void bury(struct greenlet_thread *t, greenlet *to) {
     for (greenlet *g = t->victim; g != to; g = core_parent(g))
-        if (core_state(g) == GREENLET_NEW)
+        if (core_state(g) == GREENLET_NEW) {
             core_set_state(g, GREENLET_DEAD);
+            core_set_away(core_home(g), g); /* not ready any more */
+        }
     t->victim = NULL;
 }
 
@@ -267,6 +296,8 @@ void core_commit_slow(struct greenlet_thread *t, greenlet *from, greenlet *to,
         bury(t, to);
     if (!after)
         return;
+    if (t->trace)
+        trace_switch(t, from, to);
     if (t->hooks.pre_switch) {
         t->slow |= SLOW_FORBID;
         t->hooks.pre_switch(from, to, t->hooks_data);
@@ -279,6 +310,8 @@ void core_commit_slow(struct greenlet_thread *t, greenlet *from, greenlet *to,
         fpu_set(to->flags & GREENLET_FPU ? to->side->fpu : t->fpu);
     }
     count(t, from, to);
+    if (t->strict)
+        strict_open(t, to);
     t->dropped = t->slow & SLOW_DROPPED;
     t->slow &= ~(unsigned)(SLOW_DROPPED | SLOW_SPECIAL);
     if (to->flags & CORE_SPECIAL)
@@ -291,6 +324,8 @@ greenlet_message core_after(greenlet_message m) {
     greenlet *origin = t->origin, *to = t->current;
     greenlet_event event = t->event;
     bool fresh = t->fresh;
+    if (t->check >= 0)
+        check_arrived(t, origin, t->died, fresh);
     /* One that has no reference and is not to end now was leaked before;
      * unless its end still waits in the queue. */
     bool leaked = !t->died && !t->dropped && core_unreferenced(origin) &&
@@ -352,10 +387,9 @@ static greenlet *heir(struct greenlet_thread *t, greenlet *g,
     }
 }
 
-_Noreturn void core_finish(greenlet_message last) {
-    struct greenlet_thread *t = core_self;
-    greenlet *g = t->current;
-
+static __attribute__((noinline)) _Noreturn void
+finish(struct greenlet_thread *t, greenlet *g, greenlet_message last) {
+    PROBE_DEATH(g);
     if (t->hooks.on_finish)
         t->hooks.on_finish(g, last, t->hooks_data);
     if (g->side && g->side->locals)
@@ -367,12 +401,35 @@ _Noreturn void core_finish(greenlet_message last) {
     greenlet *to = heir(t, g, &last);
     if (unlikely(g->refs == 0 && core_unreferenced(g)))
         t->slow |= SLOW_DROPPED; /* core_after() frees it, leaked or not */
+    if (t->check >= 0)
+        check_switch(t, g, to); /* whatever it says: there is no way back */
     unsigned how = prepare(
         t, g, to, last.status ? GREENLET_EVENT_THROW : GREENLET_EVENT_SWITCH,
         true, HOW_MUST);
     core_set_state(g, GREENLET_DEAD);
     core_set_away(t, g);
     backend_exit(t, g, to, last, how);
+}
+
+/* The ordinary, here: nobody wants to know, and the parent is near. */
+_Noreturn void core_finish(greenlet_message last) {
+    struct greenlet_thread *t = core_self;
+    greenlet *g = t->current;
+#if BACKEND_SHORT_WAYS
+    greenlet *parent = core_parent(g);
+    if (likely(last.status == 0 && !g->side && core_is_near(t, parent) &&
+               atomic_load_explicit(&t->fast, memory_order_relaxed) ==
+                   (uintptr_t)t)) {
+        PROBE_DEATH(g);
+        PROBE_SWITCH(g, parent);
+        core_set_state(g, GREENLET_DEAD);
+        core_set_tag(t, g, CORE_OVER);
+        t->current = parent;
+        counter_add(&t->counters.switches, 1);
+        backend_leave(t, last, g, parent);
+    }
+#endif
+    finish(t, g, last);
 }
 
 /* ---- Kill ------------------------------------------------------------- */
@@ -411,10 +468,10 @@ greenlet_message core_kill(struct greenlet_thread *t, greenlet *g,
     greenlet_ref(g);
     old = core_parent(g); /* its reference is ours until it is put back */
     atomic_store_explicit(&g->parent, greenlet_ref(me), memory_order_relaxed);
-    uint64_t before = counter_get(&t->counters.switches);
+    uint64_t before = core_switches(&t->counters);
     greenlet_message m =
         core_transfer(t, g, (greenlet_message){NULL, GREENLET_EXIT}, how);
-    bool moved = before != counter_get(&t->counters.switches);
+    bool moved = before != core_switches(&t->counters);
     if (core_parent(g) == me) {
         greenlet *parent = old;
         if (reaches(old, g)) { /* it has become a descendant meanwhile */
@@ -435,7 +492,7 @@ greenlet_message core_kill(struct greenlet_thread *t, greenlet *g,
 greenlet_message greenlet_kill(greenlet *g) {
     struct greenlet_thread *t = core_thread();
     if (!t)
-        return failed(-ENOMEM);
+        return failed(core_no_thread());
     if (!g || (int)core_state(g) == CORE_FREED)
         return failed(-EINVAL);
     return core_kill(t, g, 0);
@@ -445,7 +502,7 @@ int greenlet_set_parent(greenlet *g, greenlet *parent) {
     struct greenlet_thread *t = core_thread();
     int status;
     if (!t)
-        return -ENOMEM;
+        return core_no_thread();
     if (!g || !parent || g->flags & CORE_MAIN ||
         (int)core_state(g) == CORE_FREED ||
         (int)core_state(parent) == CORE_FREED)
@@ -463,6 +520,8 @@ int greenlet_set_parent(greenlet *g, greenlet *parent) {
         if ((status = core_link_foreign(home, g)) != 0)
             return status;
         atomic_store(&core_moved, true);
+    } else if (core_state(g) == GREENLET_NEW) {
+        core_set_away(t, g); /* it may go where its new parent goes */
     }
     greenlet *old = core_parent(g);
     atomic_store_explicit(&g->parent, greenlet_ref(parent),

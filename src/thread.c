@@ -10,8 +10,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "backend.h"
+#include "slab.h"
+#include "check.h"
+#include "layout.h"
+#include "trace.h"
 
 struct greenlet_thread core_nobody = {.fast = ~(uintptr_t)0};
 __thread struct greenlet_thread *core_self
@@ -54,6 +60,7 @@ enum {
     CACHE_LINE = 64,
     DEFAULT_LANES = 8,
     DEFAULT_BYTES = 256 * 1024,
+    STRICT_LANES = 8192
 };
 static const int64_t BYTES_MAX = 1 << 30;
 
@@ -73,6 +80,18 @@ static int settle_bytes(size_t *out, size_t given, const char *name) {
     return 0;
 }
 
+/* Unwinding needs some stack of the greenlet that does it. */
+static void settle_checks(struct greenlet_thread *t) {
+    if (t->strict)
+        t->lanes = STRICT_LANES; /* of its own for everyone, for long */
+    if (t->check < 2 && !t->strict)
+        return;
+    if (t->lane_bytes < CHECK_STACK_BYTES)
+        t->lane_bytes = CHECK_STACK_BYTES;
+    if (t->stack_bytes < CHECK_STACK_BYTES)
+        t->stack_bytes = CHECK_STACK_BYTES;
+}
+
 static int settle_options(struct greenlet_thread *t,
                           const greenlet_thread_options *o) {
     if (o->lanes < -1 || o->lanes > GREENLET_LANES_MAX)
@@ -81,11 +100,11 @@ static int settle_options(struct greenlet_thread *t,
                    ? o->lanes
                    : (int)config_number("GREENLET_LANES", DEFAULT_LANES, 0,
                                         GREENLET_LANES_MAX);
-    return settle_bytes(&t->lane_bytes, o->lane_bytes, "GREENLET_LANE_BYTES") ||
-                   settle_bytes(&t->stack_bytes, o->stack_bytes,
-                                "GREENLET_STACK_BYTES")
-               ? -EINVAL
-               : 0;
+    if (settle_bytes(&t->lane_bytes, o->lane_bytes, "GREENLET_LANE_BYTES") ||
+        settle_bytes(&t->stack_bytes, o->stack_bytes, "GREENLET_STACK_BYTES"))
+        return -EINVAL;
+    settle_checks(t);
+    return 0;
 }
 
 /* The bounds that the C library gives, if the caller really is within: a host
@@ -113,15 +132,25 @@ void core_find_own_stack(struct greenlet_thread *t) {
 static void thread_exit(void *arg);
 
 static void lock_all(void) {
+    debug_forking(DEBUG_FORK_PREPARE);
     pthread_mutex_lock(&core_threads_lock);
     for (struct greenlet_thread *t = core_threads; t; t = t->next)
         pthread_mutex_lock(&t->lock);
 }
 
-static void unlock_all(void) {
+static void unlock_all(enum debug_fork phase) {
     for (struct greenlet_thread *t = core_threads; t; t = t->next)
         pthread_mutex_unlock(&t->lock);
     pthread_mutex_unlock(&core_threads_lock);
+    debug_forking(phase);
+}
+
+static int thread_id(void) {
+#ifdef SYS_gettid
+    return (int)syscall(SYS_gettid);
+#else
+    return 0; /* not known */
+#endif
 }
 
 /* In a fork's child only this thread goes on; the others' greenlets read as
@@ -130,8 +159,13 @@ static void forked(void) {
     for (struct greenlet_thread *t = core_threads; t; t = t->next)
         if (t != core_self)
             atomic_store(&t->exited, true);
-    unlock_all();
+    if (core_self != &core_nobody)
+        core_self->tid = thread_id();
+    trace_forked();
+    unlock_all(DEBUG_FORK_CHILD);
 }
+
+static void forked_parent(void) { unlock_all(DEBUG_FORK_PARENT); }
 
 /* What all threads share. Done when the library is loaded: a fork that has
  * begun when the handlers are registered would leave the child a lock that
@@ -146,7 +180,7 @@ static int first_use(void) {
         have_key = status == 0;
     }
     if (status == 0 && !set_up) {
-        status = pthread_atfork(lock_all, unlock_all, forked);
+        status = pthread_atfork(lock_all, forked_parent, forked);
         set_up = status == 0;
     }
     pthread_mutex_unlock(&core_threads_lock);
@@ -157,11 +191,38 @@ static __attribute__((constructor)) void loaded(void) { first_use(); }
 
 static void discard(struct greenlet_thread *t) {
     slab_destroy(t);
+    memory_free(t->pages);
     pthread_mutex_destroy(&t->lock);
     memory_free(t->block);
 }
 
+/* A stack that the CPU keeps a second copy of cannot be switched alone. */
+static bool refused(void) {
+#ifdef BACKEND_SWITCHES_SHADOW_STACKS
+    return false;
+#else
+    return unlikely(core_shadow_stack());
+#endif
+}
+
+static int refuse(void) {
+    static _Atomic bool said;
+    if (!atomic_exchange(&said, true))
+        fputs("greenlet: a shadow stack is active in this thread, which the "
+              "backend " BACKEND_NAME " cannot switch; run without it"
+#if defined(__x86_64__)
+              " (GLIBC_TUNABLES=glibc.cpu.x86_shstk=off)"
+#elif defined(__aarch64__)
+              " (GLIBC_TUNABLES=glibc.cpu.aarch64_gcs=0)"
+#endif
+              ", or build with the backend ucontext\n",
+              stderr);
+    return -ENOTSUP;
+}
+
 static int adopt(const greenlet_thread_options *o) {
+    if (refused())
+        return refuse();
     int saved = errno, status = first_use();
     if (status)
         return status;
@@ -171,9 +232,11 @@ static int adopt(const greenlet_thread_options *o) {
     struct greenlet_thread *t = (void *)(((uintptr_t)block + CACHE_LINE - 1) &
                                          ~(uintptr_t)(CACHE_LINE - 1));
     t->block = block;
+    t->tid = thread_id();
+    __asm__ volatile("" ::"r"(&greenlet_anchor)); /* linked in, and kept */
     atomic_store(&t->fast, CORE_AWAY);
-    t->check = (int)config_number("GREENLET_CHECK", -1, -1, 0);
     pthread_mutex_init(&t->lock, NULL);
+    check_configure(t);
     if ((status = settle_options(t, o)) != 0)
         goto fail;
     status = -ENOMEM;
@@ -204,6 +267,7 @@ static int adopt(const greenlet_thread_options *o) {
     core_threads = t;
     pthread_mutex_unlock(&core_threads_lock);
     core_refresh(t);
+    trace_adopt(t);
     errno = saved;
     return 0;
 
@@ -222,6 +286,8 @@ struct greenlet_thread *core_adopt(void) {
     greenlet_thread_options o = GREENLET_THREAD_OPTIONS_INIT;
     return adopt(&o) == 0 ? core_self : NULL;
 }
+
+int core_no_thread(void) { return refused() ? -ENOTSUP : -ENOMEM; }
 
 int greenlet_thread_configure(const greenlet_thread_options *o) {
     greenlet_thread_options options = GREENLET_THREAD_OPTIONS_INIT;
@@ -282,18 +348,24 @@ int core_enqueue(struct greenlet_thread *t, greenlet *g) {
     return 0;
 }
 
-/* One entry: if this thread made it, its two counts are added up. */
+/* One entry: one that this thread made has its two counts added up; one at
+ * home here that nobody refers to ends. */
 static void handle(struct greenlet_thread *t, greenlet *g) {
+    struct greenlet_thread *home = core_home(g);
+    if (home != t && atomic_load(&g->shared) & SHARED_MERGED) {
+        if (core_hand_over(home, g)) /* still marked */
+            core_last_reference(t, g);
+        return;
+    }
     int32_t s = atomic_fetch_and(&g->shared, ~SHARED_QUEUED);
+    bool last = s & SHARED_MERGED && s >> 2 == 0;
     if (slab_maker(g) == t && !(s & SHARED_MERGED)) {
         int32_t n = s >> 2;
         atomic_fetch_sub(&g->shared, n * SHARED_ONE);
         g->refs = (uint32_t)((int32_t)g->refs + n);
-        if (g->refs)
-            return;
-        s = atomic_fetch_or(&g->shared, SHARED_MERGED);
+        last = g->refs == 0 && core_merge(g);
     }
-    if (s >> 2 == 0 && !(atomic_load(&g->shared) & SHARED_QUEUED))
+    if (last)
         core_last_reference(t, g);
 }
 
@@ -374,21 +446,38 @@ static bool end_greenlet(greenlet *g, void *arg) {
 }
 
 /* The maker's share of the references joins the others'. If the sum is zero
- * nobody else can touch it, and it is collected. */
+ * it is collected, marked: its home, if that is another thread, may look at it
+ * until it is handed over. */
 static bool merge(greenlet *g, void *arg) {
     greenlet **unreferenced = arg;
-    if (atomic_load(&g->shared) & SHARED_MERGED)
+    int32_t s = atomic_load(&g->shared), next;
+    bool last;
+    if (s & SHARED_MERGED)
         return false;
-    int32_t refs = (int32_t)g->refs;
+    do {
+        next = (s + (int32_t)g->refs * SHARED_ONE) | SHARED_MERGED;
+        /* Marked, but not in the queue any more: who marked it comes too late
+         * and will look at it. */
+        last = next >> 2 == 0 && !(s & SHARED_QUEUED);
+    } while (!atomic_compare_exchange_weak(&g->shared, &s,
+                                           last ? next | SHARED_QUEUED : next));
     g->refs = 0;
-    int32_t s = atomic_fetch_add(&g->shared, refs * SHARED_ONE + SHARED_MERGED);
-    /* Marked, but not in the queue any more: who marked it comes too late
-     * and will look at it. */
-    if ((s >> 2) + refs == 0 && !(s & SHARED_QUEUED)) {
+    if (last) {
         g->queue_next = *unreferenced;
         *unreferenced = g;
     }
     return false;
+}
+
+/* Takes `g` out of the queue. If nobody refers to it, it stays marked. */
+static bool unmark(greenlet *g) {
+    int32_t s = atomic_load(&g->shared);
+    do {
+        if (s & SHARED_MERGED && s >> 2 == 0)
+            return false;
+    } while (!atomic_compare_exchange_weak(&g->shared, &s,
+                                           s & ~(int32_t)SHARED_QUEUED));
+    return true;
 }
 
 void core_unlock(struct greenlet_thread *t) {
@@ -428,8 +517,7 @@ static void thread_exit(void *arg) {
         end_greenlet(g, t);
     for (greenlet *g = atomic_load(&t->queue), *next; g; g = next) {
         next = g->queue_next;
-        int32_t s = atomic_fetch_and(&g->shared, ~SHARED_QUEUED);
-        if (s & SHARED_MERGED && s >> 2 == 0) {
+        if (!unmark(g)) {
             g->queue_next = unreferenced;
             unreferenced = g;
         }
@@ -442,10 +530,12 @@ static void thread_exit(void *arg) {
 
     backend_abandon(t);
     overflow_thread_exit(t);
+    trace_exit(t);
     core_self = &core_nobody;
     for (greenlet *next; unreferenced; unreferenced = next) {
         next = unreferenced->queue_next;
-        core_last_reference(core_self, unreferenced);
+        if (core_hand_over(core_home(unreferenced), unreferenced))
+            core_last_reference(core_self, unreferenced);
     }
     greenlet_unref(t->main);
     errno = saved;
@@ -542,8 +632,8 @@ int greenlet_thread_shutdown(void) {
 /* ---- Statistics of threads -------------------------------------------- */
 
 #define FOR_EACH_COUNTER(each)                                                 \
-    each(switches) each(misses) each(evictions) each(fills) each(saved_bytes)  \
-        each(filled_bytes) each(allocations)
+    each(switches) each(refills) each(starts) each(misses) each(evictions)     \
+        each(fills) each(saved_bytes) each(filled_bytes) each(allocations)
 
 void core_add_counters(struct core_counters *to,
                        const struct core_counters *from) {

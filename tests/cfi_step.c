@@ -8,7 +8,7 @@
  *   - cleanly: no error, no more than FRAMES_MOST frames; and
  *   - in the child's main() for the main greenlet, in the start trampoline
  *     (nothing above an entry of ours) for another; or early, but only in
- *     arch_switch, arch_switch_copy or below (the return address is
+ *     arch_switch, arch_leave, arch_switch_copy or below (the return address is
  *     undefined while the stack is not whole).
  * Each frame of a function of ours that it shows must be of those that are
  * really there: known by name.
@@ -157,7 +157,8 @@ static void look(unw_addr_space_t space, void *peek) {
         complain("no end", names, n, ip, first_offset);
     else if (main_seen || started)
         whole++;
-    else if (starts(last, "greenlet_arch_switch"))
+    else if (starts(last, "greenlet_arch_switch") ||
+             strcmp(last, "greenlet_arch_leave") == 0)
         early++;
     else
         complain("a strange end", names, n, ip, first_offset);

@@ -79,7 +79,7 @@ def files(pc, root):
     if wanted - names:
         raise Failed(f"not installed: {sorted(wanted - names)}")
     headers = {n for n in names if n.endswith(".h")}
-    if headers != {"greenlet.h"}:
+    if headers != {"greenlet.h", "greenlet_debug.h"}:
         raise Failed(f"headers installed: {sorted(headers)}")
 
 

@@ -603,3 +603,151 @@ TEST(contract_18_shutdown_while_others_make) {
     test_join(y);
     greenlet_drain();
 }
+
+/* The same in slow motion: on x86 the last reference is dropped one instruction
+ * at a time (the trap flag), with a moment for the home between any two;
+ * elsewhere a timer makes everybody pause somewhere. */
+#if defined(__x86_64__) || defined(__i386__)
+#include <x86intrin.h>
+
+static bool stepping;
+
+static void a_moment(int signal) {
+    (void)signal;
+    struct timespec shortest = {0, 1};
+    nanosleep(&shortest, NULL);
+}
+
+static void slow_motion(bool on) {
+    const unsigned trap_flag = 0x100;
+    if (stepping)
+        __writeeflags(on ? __readeflags() | trap_flag
+                         : __readeflags() & ~trap_flag);
+}
+
+static void prepare_slow_motion(void) {
+    struct sigaction act = {.sa_handler = a_moment, .sa_flags = SA_RESTART};
+    sigaction(SIGTRAP, &act, NULL);
+    stepping = !test_has_tsan(); /* which puts off signals */
+    if (!stepping)
+        pause_often();
+}
+#else
+static void slow_motion(bool on) { (void)on; }
+static void prepare_slow_motion(void) { pause_often(); }
+#endif
+
+static void *drops_slowly(void *arg) {
+    greenlet_options o = GREENLET_OPTIONS_INIT;
+    o.parent = boss;
+    for (unsigned i = test_amount(40, 600); i--;) {
+        greenlet *g = greenlet_new(entry_echo, &o);
+        slow_motion(true);
+        greenlet_unref(g);
+        slow_motion(false);
+    }
+    atomic_fetch_add(&done, 1);
+    return arg;
+}
+
+TEST(contract_16_dropped_elsewhere_while_home_looks) {
+    boss = greenlet_current();
+    prepare_slow_motion();
+    pthread_t x = test_thread(drops_slowly, NULL),
+              y = test_thread(drops_slowly, NULL);
+    while (atomic_load(&done) < 2) {
+        CHECK_EQ(greenlet_thread_shutdown(), 0);
+        greenlet_drain();
+        sched_yield();
+    }
+    pause_no_more();
+    test_join(x);
+    test_join(y);
+    greenlet_drain();
+}
+
+/* The maker exits and finds out then that nobody refers to some. */
+static void *makes_and_exits(void *unused) {
+    (void)unused;
+    greenlet_options o = GREENLET_OPTIONS_INIT;
+    o.parent = boss;
+    for (int i = 0; i < 20; i++)
+        many[i] = greenlet_new(entry_echo, &o);
+    atomic_store(&done, 1);
+    while (atomic_load(&done) == 1)
+        sched_yield();
+    return NULL;
+}
+
+static void *shows_its_end(void *thread) {
+    test_join(*(pthread_t *)thread);
+    atomic_store(&done, 3);
+    return NULL;
+}
+
+TEST(contract_18_maker_exits_while_home_looks) {
+    static pthread_t x;
+    boss = greenlet_current();
+    for (int round = 0; round < 10; round++) {
+        atomic_store(&done, 0);
+        x = test_thread(makes_and_exits, NULL);
+        pthread_t y = test_thread(shows_its_end, &x);
+        while (atomic_load(&done) == 0)
+            sched_yield();
+        for (int i = 0; i < 20; i++)
+            greenlet_unref(many[i]); /* left to the maker to add up */
+        atomic_store(&pause_ns, 1000000);
+        atomic_store(&done, 2);
+        while (atomic_load(&done) != 3)
+            CHECK_EQ(greenlet_thread_shutdown(), 0);
+        atomic_store(&pause_ns, 0);
+        test_join(y);
+        greenlet_drain();
+    }
+}
+
+/* ---- A new one that moves ------------------------------------------------- */
+
+static greenlet_message entry_large(void *value) {
+    volatile char bytes[300 << 10];
+    for (size_t i = 0; i < sizeof bytes; i += 4096)
+        bytes[i] = 1;
+    return val(I(value) + bytes[0]);
+}
+
+static void *has_small_stacks(void *unused) {
+    greenlet_thread_options t = GREENLET_THREAD_OPTIONS_INIT;
+    t.lanes = 2;
+    t.lane_bytes = 64 << 10;
+    CHECK_EQ(greenlet_thread_configure(&t), 0);
+    boss = greenlet_ref(greenlet_current());
+    atomic_store(&done, 1);
+    while (atomic_load(&done) == 1)
+        sched_yield();
+    if (!test_is_copy())
+        CHECK_MSG(go(a, 1), 2, 0);
+    atomic_store(&done, 3);
+    return unused;
+}
+
+/* What it was promised when it was made has to hold there, or it stays. */
+TEST(contract_12_large_one_refuses_a_thread_with_small_lanes) {
+    greenlet_options o = GREENLET_OPTIONS_INIT;
+    greenlet_thread_options t = GREENLET_THREAD_OPTIONS_INIT;
+    t.lane_bytes = 1 << 20;
+    CHECK_EQ(greenlet_thread_configure(&t), 0);
+    pthread_t thread = test_thread(has_small_stacks, NULL);
+    while (atomic_load(&done) == 0)
+        sched_yield();
+    o.stack_bytes = 512 << 10;
+    CHECK((a = greenlet_new(entry_large, &o)) != NULL);
+    CHECK_EQ(greenlet_set_parent(a, boss), test_is_copy() ? -E2BIG : 0);
+    if (test_is_copy()) {
+        CHECK_PTR(greenlet_parent(a), greenlet_current());
+        CHECK_MSG(go(a, 1), 2, 0);
+    }
+    atomic_store(&done, 2);
+    test_join(thread);
+    greenlet_unref(a);
+    greenlet_unref(boss);
+}

@@ -99,6 +99,9 @@ def main(map_file, shared, *archives):
          [] if re.search(r"BIND_NOW|FLAGS_1.*\bNOW\b", flags) else [flags]),
         ("never unloaded (NODELETE)",
          [] if "NODELETE" in flags else [flags]),
+        ("no promise of shadow stacks",
+         [line for line in run(*READELF, "-W", "-n", shared).splitlines()
+          if re.search("SHSTK|GCS", line)]),
         ("SONAME libgreenlet.so.0",
          [] if "[libgreenlet.so.0]" in flags else [flags]),
         ("needs no library but the C library's",

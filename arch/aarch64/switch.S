@@ -47,12 +47,18 @@ FUNC arch_switch
         .cfi_endproc
 END_FUNC arch_switch
 
-/* Resumes a frame: also from other files' jumps.
+/* Resumes a frame: also from other files' jumps. The nop is for unwinders that
+ * look up pc - 1 when arch_after has made them come here.
  * in: x0 value, x1 status, sp the frame */
-FUNC arch_resume
+        .p2align 5
         .cfi_startproc
         RA_IS_SIGNED
         FRAME_CFI
+        nop
+        .globl  arch_resume
+        .hidden arch_resume
+        .type   arch_resume, %function
+arch_resume:
         BTI_J
         ldp     x29, x30, [sp, #FRAME_X29]
         LOAD_REGISTERS sp

@@ -1,14 +1,14 @@
 /* The copying switch on AArch64: see frame.inc for the frame, ../arch.h for
  * what is called when.
  *
- *   greenlet_message arch_switch_copy(greenlet_message m, unsigned how);
+ *   greenlet_message arch_switch_copy(greenlet_message m, uintptr_t how);
  *
  * SPDX-License-Identifier: MIT */
 #include "frame.inc"
 
         .text
 
-/* in: x0 value, x1 status, w2 how
+/* in: x0 value, x1 status, x2 how
  *
  * Until the stack changes all callee-saved registers but x30 are the
  * caller's: C keeps them for us, and nothing here touches one.
@@ -26,7 +26,7 @@ FUNC arch_switch_copy
         stp     x0, x1, [sp]
         str     x30, [sp, #16]
         .cfi_rel_offset x30, 16
-        mov     w0, w2
+        mov     x0, x2
         add     x1, sp, #32
         bl      arch_copy_prepare
         ldr     x30, [sp, #16]

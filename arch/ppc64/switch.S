@@ -51,11 +51,17 @@ FUNC arch_switch
         .cfi_endproc
 END_FUNC arch_switch
 
-/* Resumes a frame: also from other files' jumps.
+/* Resumes a frame: also from other files' jumps. The nop is for unwinders that
+ * look up pc - 1 when arch_after has made them come here.
  * in: r3 value, r4 status, r1 the frame */
-FUNC arch_resume
+        .p2align 5
         .cfi_startproc
         FRAME_CFI
+        nop
+        .globl  arch_resume
+        .hidden arch_resume
+        .type   arch_resume, @function
+arch_resume:
         addi    %r0, %r1, ARCH_FRAME_BYTES
         std     %r0, CALLER_CHAIN(%r1)
         LOAD_FRAME

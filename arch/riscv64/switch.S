@@ -42,11 +42,17 @@ FUNC arch_switch
         .cfi_endproc
 END_FUNC arch_switch
 
-/* Resumes a frame: also from other files' jumps.
+/* Resumes a frame: also from other files' jumps. The nop is for unwinders that
+ * look up pc - 1 when arch_after has made them come here.
  * in: a0 value, a1 status, sp the frame */
-FUNC arch_resume
+        .p2align 4
         .cfi_startproc
         FRAME_CFI
+        nop
+        .globl  arch_resume
+        .hidden arch_resume
+        .type   arch_resume, @function
+arch_resume:
         LOAD_REGISTERS sp
         addi    sp, sp, ARCH_FRAME_BYTES
         CALLER_CFI

@@ -48,13 +48,19 @@ FUNC arch_switch
         .cfi_endproc
 END_FUNC arch_switch
 
-/* Resumes a frame: also from other files' jumps.
+/* Resumes a frame: also from other files' jumps. The nop is for unwinders that
+ * look up pc - 1 when arch_after has made them come here.
  * in: r2 value, r3 status, r15 the frame */
-FUNC arch_resume
+        .p2align 4
         .cfi_startproc
         .cfi_def_cfa r15, ARCH_FRAME_BYTES + CALLER_BYTES
         CALLER_CFI
         FLOATS_CFI
+        nopr
+        .globl  arch_resume
+        .hidden arch_resume
+        .type   arch_resume, @function
+arch_resume:
         LOAD_FRAME %r15
         lg      %r1, FRAME_RESULT(%r15)
         EPILOGUE %r15, ARCH_FRAME_BYTES
@@ -122,7 +128,10 @@ FUNC arch_after
         .cfi_signal_frame
         .cfi_def_cfa r15, ARCH_AFTER_BYTES
         .cfi_offset r14, 0
-        .cfi_val_offset r15, 0
+        /* r15 is the CFA: DW_CFA_val_offset in other words, which libunwind
+         * does not know. DW_CFA_val_expression, r15, 1 byte: DW_OP_nop; what
+         * is on the expression's stack at first is the CFA. */
+        .cfi_escape 0x16, 15, 1, 0x96
         lg      %r1, CALLER_WORD(%r15)
         lay     %r15, -AFTER_BYTES(%r15)
         .cfi_adjust_cfa_offset AFTER_BYTES

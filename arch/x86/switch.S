@@ -53,11 +53,17 @@ FUNC arch_switch
         .cfi_endproc
 END_FUNC arch_switch
 
-/* Resumes a frame: also from other files' jumps.
+/* Resumes a frame: also from other files' jumps. The nop is for unwinders that
+ * look up pc - 1 when arch_after has made them come here.
  * in: eax value, edx status, esp the frame */
-FUNC arch_resume
+        .p2align 5
         .cfi_startproc
         FRAME_CFI
+        nop
+        .globl  arch_resume
+        .hidden arch_resume
+        .type   arch_resume, @function
+arch_resume:
         LANDING_PAD
         addl    $FRAME_EDI, %esp
         .cfi_adjust_cfa_offset -FRAME_EDI

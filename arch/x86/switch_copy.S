@@ -1,7 +1,7 @@
 /* The copying switch on i386: see frame.inc for the frame, ../arch.h for what
  * is called when.
  *
- *   greenlet_message arch_switch_copy(greenlet_message m, unsigned how);
+ *   greenlet_message arch_switch_copy(greenlet_message m, uintptr_t how);
  *
  * SPDX-License-Identifier: MIT */
 #include "frame.inc"

@@ -8,6 +8,9 @@
 #define ARCH_PRIMED_BYTES 32 /* arch_prime's                                */
 #define ARCH_AFTER_BYTES 16  /* arch_push_after's                           */
 #define ARCH_STACK_ALIGN 16
+#define ARCH_FRAME_ANYWHERE 1 /* struct arch_copy                            */
+#define ARCH_MOVE 1           /* move.c                                      */
+#define ARCH_LEAVE 1          /* arch_leave                                  */
 
 /* Offsets into struct arch_copy, asserted in arch_check.c. */
 #define ARCH_COPY_FRAME 0

@@ -2,6 +2,7 @@
  * in frame.inc.
  *
  *   greenlet_message arch_switch(greenlet_message m, void **sp, void *to);
+ *   _Noreturn void arch_leave(greenlet_message m, void *to);
  *   arch_resume, arch_start, arch_after: resume addresses (../arch.h)
  *
  * Leaving by an indirect jump and not by ret: the return predictor holds the
@@ -42,11 +43,43 @@ FUNC arch_switch
         .cfi_endproc
 END_FUNC arch_switch
 
-/* Resumes a frame: also from other files' jumps.
+/* in: rdi value, rsi status, rdx the image to resume */
+FUNC arch_leave
+        .cfi_startproc
+        endbr64
+        leaq    arch_resume(%rip), %r8
+        movq    %rdi, %rax
+        movq    %rdx, %rcx
+        movq    %rsi, %rdx
+        /* rax value, rdx status, rcx the image, r8 arch_resume */
+        cmpq    (%rcx), %r8
+        jne     .Lleave_other
+/* ------------------------------------------------ the stack changes here */
+        leaq    8(%rcx), %rsp
+        .cfi_remember_state
+        FRAME_CFI
+        .cfi_adjust_cfa_offset -8
+        LOAD_FRAME_AND_RETURN
+        .cfi_restore_state
+.Lleave_other:
+        .cfi_undefined rip
+/* ------------------------------------------------ the stack changes here */
+        movq    %rcx, %rsp
+        jmp     *(%rsp)
+        .cfi_endproc
+END_FUNC arch_leave
+
+/* Resumes a frame: also from other files' jumps. The nop is for unwinders that
+ * look up pc - 1 when arch_after has made them come here.
  * in: rax value, rdx status, rsp the frame */
-FUNC arch_resume
+        .p2align 5
         .cfi_startproc
         FRAME_CFI
+        nop
+        .globl  arch_resume
+        .hidden arch_resume
+        .type   arch_resume, @function
+arch_resume:
         endbr64
         leaq    8(%rsp), %rsp
         .cfi_adjust_cfa_offset -8

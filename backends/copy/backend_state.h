@@ -4,18 +4,33 @@
 #ifndef GREENLET_COPY_STATE_H
 #define GREENLET_COPY_STATE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
+#include "arch_cpu.h"
 #include "greenlet.h"
 #include "slices.h"
 
 #define BACKEND_NAME "copy"
+#define BACKEND_FRAME_BYTES ARCH_FRAME_BYTES
+#define BACKEND_SP_ALIGN ARCH_STACK_ALIGN
 
-struct copy_region;
+/* A place that greenlets run on: a lane, or in place the thread's stack. */
+struct copy_region {
+    greenlet *head; /* the chain of its owners, deepest first              */
+    char *base, *low;
+    struct copy_region *next, *prev; /* the ring of lanes                  */
+    char *memory;
+    bool used; /* since it was last looked at for a start                  */
+    char pad[64 - 6 * sizeof(void *) - sizeof(bool)];
+};
+
+_Static_assert(sizeof(struct copy_region) == 64, "lanes are found by a shift");
 
 struct backend_greenlet {
-    void *sp;       /* suspended: where the register frame stands          */
+    void *sp;       /* suspended: where the register frame stands; new: how
+                     * many bytes of stack it wants, as a number           */
     char *base;     /* the high end of its addresses; NULL: never started  */
     char *slice;    /* the saved bytes [sp, sp + saved); NULL: none        */
     greenlet *next; /* in its region's chain: the next owner above         */
@@ -27,6 +42,9 @@ struct backend_greenlet {
 
 enum { COPY_NO_LANE = 0xffff };
 
+#define BACKEND_GREENLET_INIT                                                  \
+    { .lane = COPY_NO_LANE }
+
 /* What a copying switch does, between its three calls from assembly. */
 struct copy_plan {
     void *frame, *run_sp; /* struct arch_copy: first                       */
@@ -36,17 +54,14 @@ struct copy_plan {
     bool fresh;    /* `to` starts                                   */
     bool exchange; /* the slice of `to` becomes the evicted one's   */
     bool after;
-    bool refill;    /* prepared by prepare_refill()                  */
+    bool refill;    /* prepared by prepare_refill(): it needs only `region` */
     uint64_t moved; /* bytes                                         */
 };
 
 struct backend_thread {
     struct copy_plan plan;
     struct copy_region *lanes; /* t->lanes of them                         */
-    struct copy_region *free;  /* lanes without owner, longest unused first */
-    struct copy_region *free_last;
-    struct copy_region *busy; /* lanes with one, nearly so                */
-    struct copy_region *busy_last;
+    struct copy_region *hand;  /* the ring's front: the next to be given    */
     struct copy_region *place; /* in place: the thread's own stack         */
     char *place_top;           /* highest base started in place            */
     struct slice_pool slices;

@@ -36,26 +36,23 @@
 #include "arch.h"
 #include "backend.h"
 #include "move.h"
+#include "trace.h"
 
 enum {
     GUARD_BYTES = 65536,
     STAGGER_BYTES = 7 * 64, /* from a lane's top to the next one's */
     RESERVE_CLASS = 255,    /* slices cut from the reserve         */
     RUN_GAP = 64,
-    HOW_REFILL = 0x100 /* beside HOW_: see prepare_refill     */
-};
-
-struct copy_region {
-    greenlet *head; /* the chain */
-    char *base, *low;
-    struct copy_region *next, **link; /* in the free or busy list */
-    struct copy_region *prev;
-    char *memory;
-    bool used; /* since it was last looked at for a start */
+    PLAN_AT = offsetof(struct greenlet_thread, b.plan)
 };
 
 _Static_assert(ARCH_AFTER_BYTES <= RUN_GAP,
                "arch_push_after writes below the lowest sp");
+
+/* The plan begins with what assembly reads. */
+static struct arch_copy *arch_of(struct copy_plan *p) {
+    return (struct arch_copy *)(void *)p;
+}
 
 static struct copy_plan *plan_of(struct arch_copy *c) {
     return (struct copy_plan *)(void *)c;
@@ -71,12 +68,33 @@ static struct copy_region *region_of(const struct greenlet_thread *t,
     return g->b.lane == COPY_NO_LANE ? NULL : &t->b.lanes[g->b.lane];
 }
 
+/* The class of n bytes, too high if it is not a fine one, and where in such a
+ * slice they begin. */
+static inline size_t fine_class(size_t n) {
+    return ARCH_STACK_ALIGN % 16 ? (n - 1) / 16 : n / 16 - 1;
+}
+
+static inline size_t fine_gap(size_t n) {
+    return ARCH_STACK_ALIGN % 16 ? -n & 15 : 0;
+}
+
+/* Is it the frame of arch_resume, and can the port take it from anywhere? */
+static inline bool is_plain_image(const char *image) {
+#if ARCH_FRAME_ANYWHERE
+    return *(const uintptr_t *)(const void *)image == (uintptr_t)arch_resume;
+#else
+    (void)image;
+    return false;
+#endif
+}
+
 /* ---- Slices ----------------------------------------------------------- */
 
 /* Alignment of the first byte of a slice, in place: that of sp. */
 static size_t lead(const struct greenlet_thread *t, const greenlet *g,
                    unsigned class) {
-    return in_place(t) && class >= 32 ? (uintptr_t)g->b.sp & 63 : 0;
+    return in_place(t) && class >= SLICE_FINE_CLASSES ? (uintptr_t)g->b.sp & 63
+                                                      : 0;
 }
 
 static size_t capacity(unsigned class, size_t saved) {
@@ -146,37 +164,49 @@ static int grow_reserve(struct greenlet_thread *t, size_t bytes) {
 
 /* ---- Lanes ------------------------------------------------------------ */
 
-static void unlist(struct greenlet_thread *t, struct copy_region *r,
-                   bool was_free) {
-    struct copy_region **first = was_free ? &t->b.free : &t->b.busy;
-    struct copy_region **last = was_free ? &t->b.free_last : &t->b.busy_last;
-    *(r->prev ? &r->prev->next : first) = r->next;
-    *(r->next ? &r->next->prev : last) = r->prev;
-    r->next = r->prev = NULL;
+/* All lanes in a ring, from t->b.hand on: first those without owner, the one
+ * that was left last in front; then the others, the one that was last given to
+ * somebody longest ago in front. */
+
+static void unlink_lane(struct greenlet_thread *t, struct copy_region *r) {
+    if (t->b.hand == r)
+        t->b.hand = r->next;
+    r->prev->next = r->next;
+    r->next->prev = r->prev;
 }
 
-static void list_last(struct greenlet_thread *t, struct copy_region *r,
-                      bool as_free) {
-    struct copy_region **first = as_free ? &t->b.free : &t->b.busy;
-    struct copy_region **last = as_free ? &t->b.free_last : &t->b.busy_last;
-    r->prev = *last;
-    *(r->prev ? &r->prev->next : first) = r;
-    *last = r;
+/* Before the hand: as the last one. */
+static void link_lane(struct greenlet_thread *t, struct copy_region *r) {
+    r->next = t->b.hand;
+    r->prev = r->next->prev;
+    r->prev->next = r->next->prev = r;
+}
+
+static inline void lane_to_end(struct greenlet_thread *t,
+                               struct copy_region *r) {
+    if (likely(t->b.hand == r)) {
+        t->b.hand = r->next;
+    } else {
+        unlink_lane(t, r);
+        link_lane(t, r);
+    }
 }
 
 /* Nobody owns the lane any more. */
-static void vacate(struct greenlet_thread *t, struct copy_region *r) {
+static inline void vacate(struct greenlet_thread *t, struct copy_region *r) {
     r->head = NULL;
-    unlist(t, r, false);
-    list_last(t, r, true);
+    if (unlikely(t->b.hand->prev != r)) {
+        unlink_lane(t, r);
+        link_lane(t, r);
+    }
+    t->b.hand = r;
 }
 
 /* `to` owns the lane from the commit on. */
-static void occupy(struct greenlet_thread *t, greenlet *to,
-                   struct copy_region *r) {
+static inline void occupy(struct greenlet_thread *t, greenlet *to,
+                          struct copy_region *r) {
     to->b.lane = (uint16_t)(r - t->b.lanes);
-    unlist(t, r, r->head == NULL);
-    list_last(t, r, false);
+    lane_to_end(t, r);
 }
 
 static int open_lane(struct greenlet_thread *t, struct copy_region *r) {
@@ -211,19 +241,18 @@ static bool shunned(const struct greenlet_thread *t,
 static struct copy_region *choose_lane(struct greenlet_thread *t,
                                        const greenlet *from,
                                        const greenlet *to) {
-    for (struct copy_region *r = t->b.free; r; r = r->next)
-        if (!shunned(t, r, from, to))
-            return r;
-    while (t->b.busy && t->b.busy->used) {
-        struct copy_region *r = t->b.busy;
+    struct copy_region *r = t->b.hand, *end;
+    while (r->head && r->used) {
         r->used = false;
-        unlist(t, r, false);
-        list_last(t, r, false);
+        r = t->b.hand = r->next;
     }
-    for (struct copy_region *r = t->b.busy; r; r = r->next)
+    end = r;
+    do {
         if (!shunned(t, r, from, to))
             return r;
-    return t->b.free ? t->b.free : t->b.busy;
+        r = r->next;
+    } while (r != end);
+    return r;
 }
 
 /* Binds a new greenlet to its lane; NULL: no memory for one. With `must` any
@@ -294,9 +323,9 @@ static void unreserve(struct greenlet_thread *t, struct copy_region *r) {
         }
 }
 
-/* May n bytes and the slice of `to` change places? One pass, but measured it
- * is slower than two copies by memcpy: 1.5 against 1.1 us for 64 KiB. It is
- * kept for those who cannot be told that there is no memory. */
+/* May n bytes and the slice of `to` change places, in one pass? Done where it
+ * is faster than two copies and the slice fits, and for those who cannot be
+ * told that there is no memory. */
 static bool exchangeable(const struct greenlet_thread *t, const greenlet *to,
                          size_t n) {
     return !in_place(t) && to->b.slice &&
@@ -310,6 +339,11 @@ static bool reserve(struct greenlet_thread *t, struct copy_plan *p, bool must) {
         size_t n = wanted(o, o->b.sp, to);
         if (n == 0 || (p->dying && o == p->from))
             continue;
+        if (move_exchange_pays(n) && exchangeable(t, to, n) &&
+            capacity(to->b.class, to->b.saved) <= n + n / 2) {
+            p->exchange = true;
+            continue;
+        }
         if (likely(reserve_slice(t, o, n, false)))
             continue;
         if (must && exchangeable(t, to, n)) {
@@ -342,6 +376,7 @@ static bool place_base(struct greenlet_thread *t, struct copy_plan *p, char *sp,
 static void note_eviction(struct greenlet_thread *t, struct copy_plan *p,
                           greenlet *o, size_t n) {
     p->moved += n;
+    TRACE_EVICTED(t, p->after, o, n);
     counter_add(&t->counters.evictions, 1);
     counter_add(&t->counters.saved_bytes, n);
     if (unlikely(o->flags & GREENLET_STATS)) {
@@ -370,7 +405,11 @@ static void save(struct greenlet_thread *t, struct copy_plan *p) {
         }
         if (o->b.base > to->b.base)
             break;
-        core_set_away(t, o);
+        if (in_place(t) || o->flags & CORE_SPECIAL || p->exchange ||
+            o->b.class == RESERVE_CLASS)
+            core_set_away(t, o);
+        else
+            core_set_tag(t, o, CORE_REFILL);
         counter_max(&t->counters.stack_high, (uint64_t)(o->b.base - sp));
     }
     /* Those that went entirely have left; during an exchange the one owner
@@ -405,7 +444,10 @@ prepare(struct greenlet_thread *t, unsigned how, void *sp) {
     if (!in_place(t)) {
         if (p->dying && region_of(t, from) != p->region)
             vacate(t, region_of(t, from));
-        occupy(t, to, p->region);
+        if (p->fresh || !p->region->head)
+            occupy(t, to, p->region);
+        else
+            p->region->used = true;
     }
 
     char *low = sp;
@@ -419,60 +461,106 @@ prepare(struct greenlet_thread *t, unsigned how, void *sp) {
     bool to_slice = !p->dying && from->b.slice && !p->exchange;
     p->frame = to_slice ? from->b.slice : sp;
     save(t, p);
-    return (struct arch_copy *)(void *)p;
+    return arch_of(p);
 }
 
-/* The common case by itself: a suspended greenlet's bytes are away, its lane
- * has an owner that must go, and nothing is special about either. The same
- * steps as in prepare(), which takes over where they do not suffice; only
- * tail calls, so that no register needs saving. */
-static inline struct arch_copy *prepare_refill(struct greenlet_thread *t,
-                                               void *sp) {
+/* A plain switch, `to` suspended and away or new, on a lane whose owner `o`
+ * must go, all n bytes of it to `slice`. Nothing can fail any more. The same
+ * steps as in prepare(); `self`: o is the current greenlet. */
+static inline __attribute__((always_inline)) struct arch_copy *
+evict(struct greenlet_thread *t, greenlet *to, char *sp, greenlet *o, size_t n,
+      char *slice, size_t class, bool self) {
     struct copy_plan *p = &t->b.plan;
     struct copy_region *r = p->region;
-    greenlet *from = p->from, *to = p->to, *o = r->head;
-
-    from->b.sp = sp;
-    if (unlikely(!o))
-        return prepare(t, 0, sp);
     char *bytes = o->b.sp;
-    size_t n = (size_t)(o->b.base - bytes);
-    unsigned class = slice_class(n);
-    char *slice;
-    if (unlikely(o->flags & CORE_SPECIAL || to->b.class == RESERVE_CLASS ||
-                 to->b.saved > SLICE_PAGED ||
-                 !(slice = slice_take_fast(&t->b.slices, class))))
-        return prepare(t, 0, sp);
-    slice += slice_bytes(class) - n;
+
     o->b.slice = slice;
     o->b.saved = (uint32_t)n;
     o->b.class = (uint8_t) class;
-    core_set_away(t, o);
-    r->head = NULL;
+    core_set_tag(t, o, CORE_REFILL);
+    r->head = to;
     r->used = true;
+    PROBE_EVICT(o, n);
+    PROBE_START(to);
+    PROBE_SWITCH(t->current, to);
     t->current = to;
-    p->refill = true;
-    p->frame = sp;
-    p->run_sp = run_below(sp, sp);
-    if (o == from) {
-        p->frame = slice;
-        p->run_sp = run_below(sp, to->b.sp);
-        slice += ARCH_FRAME_BYTES;
-        bytes += ARCH_FRAME_BYTES;
-    }
-    move_small(slice, bytes, (size_t)(o->b.base - bytes));
-    counter_add(&t->counters.switches, 1);
-    counter_add(&t->counters.evictions, 1);
+    counter_add(&t->counters.refills, 1);
     counter_add(&t->counters.saved_bytes, n);
     counter_max(&t->counters.stack_high, n);
-    return (struct arch_copy *)(void *)p;
+    p->refill = true;
+    p->run_sp = run_below(sp, self ? to->b.sp : sp);
+    p->frame = self ? slice : sp;
+    if (self) { /* its frame is assembly's to store */
+        slice += ARCH_FRAME_BYTES;
+        bytes = sp + ARCH_FRAME_BYTES;
+        n -= ARCH_FRAME_BYTES;
+    }
+    if (class < SLICE_FINE_CLASSES)
+        move_small(slice, bytes, n);
+    else
+        move_bytes(slice, bytes, n);
+    return arch_of(p);
 }
 
-/* On the caller's stack; sp is where its frame belongs. */
-struct arch_copy *arch_copy_prepare(unsigned how, void *sp) {
+/* What the two below do not do by themselves. */
+static __attribute__((noinline)) struct arch_copy *
+prepare_refill(struct greenlet_thread *t, greenlet *to, char *sp) {
+    greenlet *from = t->current, *o = t->b.plan.region->head;
+    if (likely(o && core_is_near(t, o))) {
+        size_t n = (size_t)(o->b.base - (char *)o->b.sp), room;
+        unsigned class = slice_fit(n, &room);
+        char *slot = NULL;
+        if (class < SLICE_PAGED_CLASSES)
+            slot = slice_take(&t->b.slices, class);
+        if (slot)
+            return o == from
+                       ? evict(t, to, sp, o, n, slot + room - n, class, true)
+                       : evict(t, to, sp, o, n, slot + room - n, class, false);
+    }
+    t->victim = NULL;
+    t->b.plan.from = from;
+    t->b.plan.to = to;
+    t->b.plan.dying = false;
+    return prepare(t, 0, sp);
+}
+
+/* A warm slot for n bytes; NULL: not that easily. */
+static inline char *warm_slot(struct greenlet_thread *t, size_t n) {
+    size_t class = fine_class(n);
+    return likely(class < SLICE_FINE_CLASSES)
+               ? slice_take_warm(&t->b.slices, class)
+               : NULL;
+}
+
+/* The owner is another than the current greenlet. */
+static __attribute__((noinline)) struct arch_copy *
+prepare_for_other(struct greenlet_thread *t, greenlet *to, char *sp) {
+    greenlet *o = t->b.plan.region->head;
+    if (likely(o && core_is_near(t, o))) {
+        size_t n = (size_t)(o->b.base - (char *)o->b.sp);
+        char *slot = warm_slot(t, n);
+        if (likely(slot))
+            return evict(t, to, sp, o, n, slot + fine_gap(n), fine_class(n),
+                         false);
+    }
+    return prepare_refill(t, to, sp);
+}
+
+/* On the caller's stack; sp is where its frame belongs. The most common cases
+ * have only tail calls in their way: no register needs to be saved. */
+struct arch_copy *arch_copy_prepare(uintptr_t how, void *sp) {
     struct greenlet_thread *t = core_self;
-    return likely(how == HOW_REFILL) ? prepare_refill(t, sp)
-                                     : prepare(t, how, sp);
+    if (unlikely(how <= HOW_ALL))
+        return prepare(t, (unsigned)how, sp);
+    greenlet *to = (greenlet *)how, *from = t->current;
+    from->b.sp = sp;
+    if (t->b.plan.region->head != from)
+        return prepare_for_other(t, to, sp);
+    size_t n = (size_t)(from->b.base - (char *)sp);
+    char *slot = warm_slot(t, n);
+    if (unlikely(!slot))
+        return prepare_refill(t, to, sp);
+    return evict(t, to, sp, from, n, slot + fine_gap(n), fine_class(n), true);
 }
 
 /* One pass over what both have, from the common base down; then the rest of
@@ -502,10 +590,12 @@ static __attribute__((noinline)) void *fill(struct greenlet_thread *t,
     greenlet *to = p->to;
     size_t n = to->b.saved;
 
+    p->frame = NULL;
     if (p->dying && r->head == p->from)
         r->head = p->from->b.next;
     if (n) {
         p->moved += n;
+        TRACE_FILLED(t, p->after, to, n);
         counter_add(&t->counters.fills, 1);
         counter_add(&t->counters.filled_bytes, n);
         if (unlikely(to->flags & GREENLET_STATS)) {
@@ -535,28 +625,55 @@ static __attribute__((noinline)) void *fill(struct greenlet_thread *t,
     return p->after ? arch_push_after(to->b.sp) : to->b.sp;
 }
 
+/* What evict() has begun, unless it is the most common case. */
+static __attribute__((noinline)) void *fill_refill(struct greenlet_thread *t,
+                                                   struct copy_plan *p) {
+    greenlet *to = t->current;
+    size_t n = to->b.saved, skip = 0;
+    char *sp = to->b.sp, *slice = to->b.slice;
+
+    p->frame = NULL;
+    core_set_tag(t, to, 0);
+    if (n == 0) { /* it starts */
+        core_set_state(to, GREENLET_ACTIVE);
+        counter_add(&t->counters.starts, 1);
+        occupy(t, to, p->region);
+        return to->b.sp = arch_prime(to->b.base, to->entry);
+    }
+    PROBE_FILL(to, n);
+    counter_add(&t->counters.filled_bytes, n);
+    if (is_plain_image(slice)) {
+        p->frame = slice;
+        skip = ARCH_FRAME_BYTES;
+    }
+    move_bytes(sp + skip, slice + skip, n - skip);
+    drop_slice(t, to); /* its first word is not the image's any more */
+    return sp;
+}
+
 /* On run_sp, below all that is written. Returns the image to resume. */
 void *arch_copy_fill(struct arch_copy *c) {
     struct copy_plan *p = plan_of(c);
-    struct greenlet_thread *t = core_self;
-    greenlet *to = p->to;
-    char *slice = to->b.slice;
-    size_t n = to->b.saved;
-
-    unsigned class = to->b.class;
+    struct greenlet_thread *t = (void *)((char *)p - PLAN_AT);
     if (unlikely(!p->refill))
         return fill(t, p);
-    move_small(to->b.sp, slice, n);
+
+    greenlet *to = t->current;
+    char *sp = to->b.sp, *slice = to->b.slice;
+    size_t n = to->b.saved;
+    size_t class = fine_class(n);
+    if (unlikely(class >= SLICE_FINE_CLASSES || !is_plain_image(slice) ||
+                 !slice_give_warm(&t->b.slices, slice - fine_gap(n), class)))
+        return fill_refill(t, p);
+    p->frame = slice;
+    PROBE_FILL(to, n);
     to->b.slice = NULL;
     to->b.saved = 0;
-    to->b.next = NULL;
-    p->region->head = to;
-    core_set_near(t, to);
-    counter_add(&t->counters.misses, 1);
-    counter_add(&t->counters.fills, 1);
+    core_set_tag(t, to, 0);
     counter_add(&t->counters.filled_bytes, n);
-    slice_give(&t->b.slices, slice + n - slice_bytes(class), class);
-    return to->b.sp;
+    move_small(sp + ARCH_FRAME_BYTES, slice + ARCH_FRAME_BYTES,
+               n - ARCH_FRAME_BYTES);
+    return sp;
 }
 
 /* ---- The interface ---------------------------------------------------- */
@@ -570,13 +687,16 @@ int backend_adopt(struct greenlet_thread *t) {
     if (!regions || grow_reserve(t, t->lane_bytes + 65536) != 0)
         return -ENOMEM;
     if (in_place(t)) {
-        t->b.place = regions;
+        t->b.place = t->b.hand = regions; /* its memory is never opened */
         regions->head = t->main;
         regions->base = t->main->b.base;
         core_set_away(t, t->main);
     } else {
-        for (size_t i = 0; i < n; i++)
-            list_last(t, &regions[i], true);
+        for (size_t i = 0; i < n; i++) {
+            regions[i].next = &regions[i + 1 < n ? i + 1 : 0];
+            regions[i].prev = &regions[i ? i - 1 : n - 1];
+        }
+        t->b.hand = regions;
     }
     return 0;
 }
@@ -597,14 +717,20 @@ void backend_abandon(struct greenlet_thread *t) {
 int backend_init(struct greenlet_thread *t, greenlet *g,
                  const greenlet_options *o) {
     g->b.lane = COPY_NO_LANE;
+    g->b.sp = (void *)(uintptr_t)o->stack_bytes;
     if (in_place(t))
         return 0;
     if (o->lane != GREENLET_ANY_LANE) {
         if (o->lane < 0 || o->lane >= t->lanes)
             return -EINVAL;
-        g->b.lane = (uint16_t)o->lane;
+        if (!t->strict)
+            g->b.lane = (uint16_t)o->lane;
     }
-    return o->stack_bytes > t->lane_bytes ? -E2BIG : 0;
+    return backend_welcome(t, g);
+}
+
+int backend_welcome(struct greenlet_thread *t, const greenlet *g) {
+    return !in_place(t) && (uintptr_t)g->b.sp > t->lane_bytes ? -E2BIG : 0;
 }
 
 /* Finds the region of `to` and whether registers are all that has to move.
@@ -631,17 +757,23 @@ static int survey(struct greenlet_thread *t, greenlet *from, greenlet *to,
     return r->head == NULL && r != region_of(t, from);
 }
 
+/* A new greenlet's image, on a lane that nobody owns. */
+static inline void *start(struct greenlet_thread *t, greenlet *to,
+                          struct copy_region *r) {
+    occupy(t, to, r);
+    r->head = to;
+    to->b.sp = arch_prime(r->base, to->entry);
+    core_set_near(t, to);
+    return to->b.sp;
+}
+
 /* A direct switch's image; nothing can fail. */
 static void *commit(struct greenlet_thread *t, greenlet *from, greenlet *to,
                     unsigned how) {
     bool fresh = core_state(to) == GREENLET_NEW;
     core_commit(t, from, to, how & HOW_AFTER);
-    if (fresh) {
-        occupy(t, to, t->b.plan.region);
-        t->b.plan.region->head = to;
-        to->b.sp = arch_prime(to->b.base, to->entry);
-        core_set_near(t, to);
-    }
+    if (fresh)
+        start(t, to, t->b.plan.region);
     return how & HOW_AFTER ? arch_push_after(to->b.sp) : to->b.sp;
 }
 
@@ -661,14 +793,54 @@ switch_slow(struct greenlet_thread *t, greenlet *from, greenlet *to,
 greenlet_message backend_switch(struct greenlet_thread *t, greenlet *from,
                                 greenlet *to, greenlet_message m,
                                 unsigned how) {
-    if (unlikely(how || !to->b.saved || in_place(t) || t->victim ||
-                 (to->flags & CORE_SPECIAL)))
-        return switch_slow(t, from, to, m, how);
-    t->b.plan.from = from;
-    t->b.plan.to = to;
-    t->b.plan.region = &t->b.lanes[to->b.lane];
-    t->b.plan.dying = false;
-    return arch_switch_copy(m, HOW_REFILL);
+    return switch_slow(t, from, to, m, how);
+}
+
+/* A plain start on a lane whose owner must go. */
+static __attribute__((noinline)) greenlet_message
+start_evicting(struct greenlet_thread *t, greenlet_message m, greenlet *to) {
+    const greenlet *from = t->current;
+    struct copy_region *r = t->b.hand;
+    if (unlikely(!r->memory || r->used || shunned(t, r, from, to)))
+        return core_switch(to, m);
+    to->serial = ++t->serial;
+    to->b.base = r->base;
+    t->b.plan.region = r;
+    return arch_switch_copy(m, (uintptr_t)to);
+}
+
+/* A plain start; here: on an open lane without owner. */
+greenlet_message backend_start(struct greenlet_thread *t, greenlet_message m,
+                               greenlet *to) {
+    greenlet *from = t->current;
+    struct copy_region *r = t->b.hand;
+    if (unlikely(!r->memory || r->head || core_parent(to) != from))
+        return start_evicting(t, m, to);
+    to->serial = ++t->serial;
+    to->b.base = r->base;
+    to->b.lane = (uint16_t)(r - t->b.lanes);
+    t->b.hand = r->next;
+    r->head = to;
+    t->current = to;
+    PROBE_START(to);
+    PROBE_SWITCH(from, to);
+    core_set_state(to, GREENLET_ACTIVE);
+    core_set_tag(t, to, 0);
+    counter_add(&t->counters.switches, 1);
+    to->b.sp = arch_prime(r->base, to->entry);
+    return arch_switch(m, &from->b.sp, to->b.sp);
+}
+
+/* For ever. */
+static _Noreturn inline void leave(struct greenlet_thread *t,
+                                   greenlet_message m, void *image) {
+#if ARCH_LEAVE
+    (void)t;
+    arch_leave(m, image);
+#else
+    arch_switch(m, &t->b.nowhere, image);
+    __builtin_unreachable();
+#endif
 }
 
 _Noreturn void backend_exit(struct greenlet_thread *t, greenlet *dying,
@@ -680,11 +852,16 @@ _Noreturn void backend_exit(struct greenlet_thread *t, greenlet *dying,
         struct copy_region *r = region_of(t, dying);
         void *image = commit(t, dying, to, how);
         vacate(t, r);
-        arch_switch(m, &t->b.nowhere, image);
-    } else {
-        arch_switch_copy(m, how);
+        leave(t, m, image);
     }
+    arch_switch_copy(m, how);
     __builtin_unreachable();
+}
+
+_Noreturn void backend_leave(struct greenlet_thread *t, greenlet_message m,
+                             greenlet *dying, greenlet *to) {
+    vacate(t, &t->b.lanes[dying->b.lane]);
+    leave(t, m, to->b.sp);
 }
 
 void backend_release(struct greenlet_thread *t, greenlet *g) {
@@ -710,8 +887,63 @@ void backend_describe(const greenlet *g, greenlet_stack *out,
 void backend_bounds(const struct greenlet_thread *t, const greenlet *g,
                     uintptr_t *low, uintptr_t *high, size_t *guard) {
     const struct copy_region *r = region_of(t, g);
+    if (!in_place(t) && g == t->b.plan.to && core_state(g) == GREENLET_NEW)
+        r = t->b.plan.region; /* chosen, and not yet occupied */
     bool lane = r && r->memory;
     *low = lane ? (uintptr_t)r->low : 0;
     *high = lane ? (uintptr_t)r->base : UINTPTR_MAX;
     *guard = lane ? GUARD_BYTES : 0;
+}
+
+/* ---- For checks -------------------------------------------------------- */
+
+int backend_lane(const greenlet *g) {
+    return g->b.lane == COPY_NO_LANE ? -1 : g->b.lane;
+}
+
+static const char *sound_place(const struct greenlet_thread *t,
+                               const greenlet *g) {
+    uintptr_t base = (uintptr_t)g->b.base;
+    if (g->flags & CORE_MAIN)
+        return g->b.base == t->b.place->base ? NULL : "its base is wrong";
+    if (base & 63 || base > (uintptr_t)t->b.place_top ||
+        (t->own_high && (base <= t->own_low || base > t->own_high)))
+        return "its base is not on the thread's stack";
+    return NULL;
+}
+
+static const char *sound_lane(const struct greenlet_thread *t,
+                              const greenlet *g) {
+    if (g->flags & CORE_MAIN)
+        return g->b.lane == COPY_NO_LANE && !g->b.saved ? NULL
+                                                        : "main is on a lane";
+    if (g->b.lane >= t->lanes || !t->b.lanes[g->b.lane].memory)
+        return "there is no such lane";
+    const struct copy_region *r = &t->b.lanes[g->b.lane];
+    if (g->b.base != r->base)
+        return "its base is not that of its lane";
+    if (!g->b.saved && r->head != g)
+        return "its bytes are neither in its lane nor saved";
+    return NULL;
+}
+
+const char *backend_sound(struct greenlet_thread *t, const greenlet *g) {
+    const char *what = in_place(t) ? sound_place(t, g) : sound_lane(t, g);
+    if (what || !g->b.saved)
+        return what;
+    if (g->b.class != RESERVE_CLASS &&
+        (g->b.class >= SLICE_CLASSES || slice_bytes(g->b.class) < g->b.saved))
+        return "more bytes are saved than its slice has";
+    return check_known(t, g->b.slice, g->b.saved) ? NULL
+                                                  : "its slice is not there";
+}
+
+void backend_point(struct greenlet_thread *t, const greenlet *g,
+                   struct backend_point_info *out) {
+    out->trampoline = arch_start;
+    out->end_high = (uintptr_t)g->b.base;
+    out->end_low = out->end_high - ARCH_PRIMED_BYTES;
+    out->owned_high = (uintptr_t)g->b.sp + ARCH_FRAME_BYTES;
+    if (in_place(t) && out->owned_high < (uintptr_t)t->b.place_top)
+        out->owned_high = (uintptr_t)t->b.place_top;
 }

@@ -7,6 +7,8 @@
 
 _Static_assert(sizeof(struct slice_page) == 64, "slices stay 64-aligned");
 
+static bool paged(unsigned class) { return class < SLICE_PAGED_CLASSES; }
+
 static void unlink_page(struct slice_pool *pool, struct slice_page *p,
                         unsigned class) {
     *(p->prev ? &p->prev->next : &pool->pages[class]) = p->next;
@@ -67,7 +69,7 @@ static struct slice_page *new_page(struct slice_pool *pool, unsigned class) {
 
 void *slice_take_slow(struct slice_pool *pool, unsigned class) {
     size_t bytes = slice_bytes(class);
-    if (unlikely(bytes > SLICE_PAGED))
+    if (unlikely(!paged(class)))
         return take_large(pool, class);
     struct slice_page *p;
     while ((p = pool->pages[class]) && full(p, bytes) && !p->put_last) {
@@ -89,7 +91,7 @@ void *slice_take_slow(struct slice_pool *pool, unsigned class) {
 }
 
 void slice_give_slow(struct slice_pool *pool, void *slice, unsigned class) {
-    if (unlikely(slice_bytes(class) > SLICE_PAGED)) {
+    if (unlikely(!paged(class))) {
         give_large(pool, slice, class);
         return;
     }
@@ -98,6 +100,8 @@ void slice_give_slow(struct slice_pool *pool, void *slice, unsigned class) {
     p->free = slice;
     p->used--;
     struct slice_page *front = pool->pages[class];
+    if (front == p)
+        return;
     if (front->used == 0) {
         unlink_page(pool, front, class);
         if (pool->spare[class])
@@ -111,6 +115,8 @@ void slice_give_slow(struct slice_pool *pool, void *slice, unsigned class) {
 }
 
 void slice_pool_destroy(struct slice_pool *pool) {
+    for (unsigned class = 0; class < SLICE_PAGED_CLASSES; class ++)
+        pool->warm[class] = NULL; /* it is on a page */
     for (unsigned class = 0; class < SLICE_CLASSES; class ++) {
         while (pool->pages[class]) {
             struct slice_page *p = pool->pages[class];

@@ -1,12 +1,14 @@
 /* The heap buffers that evicted stack bytes are in: size classes per thread,
- * the most recently given slice of a class is taken first.
+ * the most recently given slice of a class is taken first. That one is kept
+ * beside the pages, where it counts as in use.
  *
- * Classes: every 16 bytes up to 512, then four per doubling. Slices of up to
+ * Classes: every 16 bytes up to 256, then four per doubling. Slices of up to
  * SLICE_PAGED bytes come from pages of one class, larger ones are mappings of
- * their own. Slices above 512 bytes are 64-aligned, smaller ones 16-aligned.
+ * their own. Slices above 256 bytes are 64-aligned, smaller ones 16-aligned.
  *
- * Retention: per class two empty pages at the most (the first, and a spare),
- * and SLICE_CACHED bytes of mappings.
+ * Retention: per class the warm slice, two empty pages at the most (the first,
+ * and a spare), and SLICE_CACHED bytes of mappings.
+ *
  * SPDX-License-Identifier: MIT */
 #ifndef GREENLET_SLICES_H
 #define GREENLET_SLICES_H
@@ -18,16 +20,19 @@
 #include "names.h"
 
 enum {
-    SLICE_FINE = 512, /* up to here in steps of 16 */
+    SLICE_FINE = 256, /* up to here in steps of 16 */
+    SLICE_FINE_CLASSES = SLICE_FINE / 16,
     SLICE_PAGED = 16384,
+    SLICE_PAGED_CLASSES = SLICE_FINE_CLASSES + 4 * 6,
     SLICE_PAGE_BYTES = 65536,
-    SLICE_CLASSES = 32 + 4 * 23, /* up to 4 GiB */
+    SLICE_CLASSES = SLICE_FINE_CLASSES + 4 * 24, /* up to 4 GiB */
     SLICE_CACHED = 4 << 20
 };
 
 struct slice_page;
 
 struct slice_pool {
+    void *warm[SLICE_PAGED_CLASSES];         /* given last, or NULL         */
     struct slice_page *pages[SLICE_CLASSES]; /* those put last are full     */
     struct slice_page *pages_last[SLICE_CLASSES];
     struct slice_page *spare[SLICE_CLASSES]; /* an empty one, or NULL      */
@@ -35,17 +40,28 @@ struct slice_pool {
     size_t cached_bytes;
 };
 
-static inline unsigned slice_class(size_t bytes) {
-    if (bytes <= SLICE_FINE)
-        return bytes ? (unsigned)((bytes - 1) / 16) : 0;
-    unsigned log = 63 - (unsigned)__builtin_clzll((bytes - 1) >> 9);
-    return 32 + 4 * log + (unsigned)(((bytes - 1) >> (log + 7)) & 3);
+static inline size_t slice_bytes(unsigned class) {
+    if (class < SLICE_FINE_CLASSES)
+        return (class + 1) * (size_t)16;
+    class -= SLICE_FINE_CLASSES;
+    return (size_t)(5 + (class & 3)) << (6 + class / 4);
 }
 
-static inline size_t slice_bytes(unsigned class) {
-    if (class < 32)
-        return (class + 1) * (size_t)16;
-    return (size_t)(5 + ((class - 32) & 3)) << (7 + (class - 32) / 4);
+/* The class for `bytes` (> 0), and the bytes that its slices have. */
+static inline unsigned slice_fit(size_t bytes, size_t *room) {
+    size_t last = bytes - 1;
+    if (likely(last < SLICE_FINE)) {
+        *room = (last | 15) + 1;
+        return (unsigned)(last / 16);
+    }
+    unsigned log = 63 - (unsigned)__builtin_clzll(last / SLICE_FINE);
+    *room = ((last >> (log + 6)) + 1) << (log + 6);
+    return SLICE_FINE_CLASSES + 4 * log + ((unsigned)(last >> (log + 6)) & 3);
+}
+
+static inline unsigned slice_class(size_t bytes) {
+    size_t room;
+    return slice_fit(bytes, &room);
 }
 
 struct slice_page {
@@ -65,33 +81,33 @@ static inline struct slice_page *slice_page_of(void *slice) {
                                  ~(uintptr_t)(SLICE_PAGE_BYTES - 1));
 }
 
-/* The class's first page has a free slice; else NULL. */
-static inline void *slice_take_fast(struct slice_pool *pool, unsigned class) {
-    struct slice_page *p = pool->pages[class];
-    void *slice;
-    if (unlikely(!p || !(slice = p->free)))
-        return NULL;
-    p->free = *(void **)slice;
-    p->used++;
+/* The one that was given last, if it is still here; else NULL. */
+static inline void *slice_take_warm(struct slice_pool *pool, size_t class) {
+    void *slice = pool->warm[class];
+    pool->warm[class] = NULL;
     return slice;
 }
 
 static inline void *slice_take(struct slice_pool *pool, unsigned class) {
-    void *slice = slice_take_fast(pool, class);
-    return likely(slice) ? slice : slice_take_slow(pool, class);
+    void *slice = NULL;
+    if (class < SLICE_PAGED_CLASSES)
+        slice = slice_take_warm(pool, class);
+    return slice ? slice : slice_take_slow(pool, class);
 }
 
-/* Here: the page is the class's first. */
+/* If there is no other; else false. */
+static inline bool slice_give_warm(struct slice_pool *pool, void *slice,
+                                   size_t class) {
+    if (unlikely(pool->warm[class]))
+        return false;
+    pool->warm[class] = slice;
+    return true;
+}
+
 static inline void slice_give(struct slice_pool *pool, void *slice,
                               unsigned class) {
-    struct slice_page *p = slice_page_of(slice);
-    if (likely(pool->pages[class] == p)) {
-        *(void **)slice = p->free;
-        p->free = slice;
-        p->used--;
-        return;
-    }
-    slice_give_slow(pool, slice, class);
+    if (class >= SLICE_PAGED_CLASSES || !slice_give_warm(pool, slice, class))
+        slice_give_slow(pool, slice, class);
 }
 
 void slice_pool_destroy(struct slice_pool *pool);

@@ -4,15 +4,20 @@
 #ifndef GREENLET_PRIVATE_STATE_H
 #define GREENLET_PRIVATE_STATE_H
 
+#include "arch_cpu.h"
 #include "stacks.h"
 
 #define BACKEND_NAME "private"
+#define BACKEND_FRAME_BYTES ARCH_FRAME_BYTES
+#define BACKEND_SP_ALIGN ARCH_STACK_ALIGN
 
 struct backend_greenlet {
     void *sp;           /* suspended: where the register frame stands */
     struct stack stack; /* unset until the start, and for main        */
     size_t stack_bytes; /* wished; 0: the thread's default            */
 };
+
+#define BACKEND_GREENLET_INIT {0}
 
 struct backend_thread {
     struct stack_pool pool;

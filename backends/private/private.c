@@ -30,6 +30,11 @@ int backend_init(struct greenlet_thread *t, greenlet *g,
     return 0;
 }
 
+int backend_welcome(struct greenlet_thread *t, const greenlet *g) {
+    (void)t, (void)g; /* whatever it wants is had at its start, or is not */
+    return 0;
+}
+
 static size_t size_of(struct stack s) { return (size_t)(s.high - s.low); }
 
 /* Gives a new greenlet its stack. */
@@ -103,4 +108,24 @@ void backend_bounds(const struct greenlet_thread *t, const greenlet *g,
     *low = own ? (uintptr_t)g->b.stack.low : 0;
     *high = own ? (uintptr_t)g->b.stack.high : UINTPTR_MAX;
     *guard = own ? stack_guard_bytes() : 0;
+}
+
+int backend_lane(const greenlet *g) {
+    (void)g;
+    return -1;
+}
+
+const char *backend_sound(struct greenlet_thread *t, const greenlet *g) {
+    if (g->flags & CORE_MAIN)
+        return g->b.stack.high ? "main has a stack of the pool" : NULL;
+    return stack_sound(t, g->b.stack);
+}
+
+void backend_point(struct greenlet_thread *t, const greenlet *g,
+                   struct backend_point_info *out) {
+    (void)t;
+    out->trampoline = arch_start;
+    out->end_high = (uintptr_t)g->b.stack.high;
+    out->end_low = out->end_high - ARCH_PRIMED_BYTES;
+    out->owned_high = (uintptr_t)g->b.sp + ARCH_FRAME_BYTES;
 }

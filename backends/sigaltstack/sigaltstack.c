@@ -60,22 +60,19 @@
 /* The main greenlet's base: a thread's own stack has none that we know. */
 #define MAIN_BASE ((char *)(UINTPTR_MAX & ~(uintptr_t)63))
 
-/* Where a greenlet goes on. */
-struct point {
-    sigjmp_buf env; /* has no signal mask */
-    void *sp;       /* env's is not readable; at most some words below it */
-};
-
 /* At the top of each stack. */
 struct seat {
     struct point point; /* on_signal(), on this stack */
     struct seat *self;  /* the point is valid         */
 };
 
+enum { CANARY_BYTES = sizeof(uintptr_t) }; /* check.c's, at a stack's top */
+
 static size_t size_of(struct stack s) { return (size_t)(s.high - s.low); }
 
 static struct seat *seat_of(struct stack s) {
-    return (struct seat *)(((uintptr_t)s.high - sizeof(struct seat)) &
+    return (struct seat *)(((uintptr_t)s.high - CANARY_BYTES -
+                            sizeof(struct seat)) &
                            ~(uintptr_t)63);
 }
 
@@ -93,9 +90,12 @@ static greenlet_message arrive(void) {
     return t->mail_after ? core_after(m) : m;
 }
 
-/* An address just below the caller's frame, whatever the CPU. */
-static __attribute__((noinline)) void *below(void) {
-    return __builtin_frame_address(0);
+/* Notes where its caller is: all that an unwinder needs, if the caller's
+ * frame has the callee-saved registers. */
+static __attribute__((noinline)) void mark(struct point *p, void *fp) {
+    p->ip = __builtin_extract_return_addr(__builtin_return_address(0));
+    p->sp = __builtin_dwarf_cfa();
+    p->fp = fp;
 }
 
 /* No local is changed between sigsetjmp and its second return. */
@@ -103,7 +103,8 @@ greenlet_message backend_hop(greenlet_message m, greenlet *from, greenlet *to,
                              bool after) {
     struct point here;
     leave(core_self, m, after);
-    here.sp = below();
+    __builtin_unwind_init(); /* saves the callee-saved registers */
+    mark(&here, __builtin_frame_address(0));
     from->b.point = &here;
     if (sigsetjmp(here.env, 0) == 0)
         siglongjmp(to->b.point->env, 1);
@@ -330,6 +331,7 @@ static int prime(struct greenlet_thread *t, struct stack s) {
         status = errno == EPERM ? EBUSY : ENOMEM;
     } else {
         seat->point.sp = seat;
+        seat->point.ip = seat->point.fp = NULL;
         t->b.request = &request;
         pthread_mutex_lock(&lock);
         status = exchange_signal(&request);
@@ -478,6 +480,11 @@ int backend_init(struct greenlet_thread *t, greenlet *g,
     return 0;
 }
 
+int backend_welcome(struct greenlet_thread *t, const greenlet *g) {
+    (void)t, (void)g; /* whatever it wants is had at its start, or is not */
+    return 0;
+}
+
 greenlet_message backend_switch(struct greenlet_thread *t, greenlet *from,
                                 greenlet *to, greenlet_message m,
                                 unsigned how) {
@@ -537,4 +544,44 @@ void backend_bounds(const struct greenlet_thread *t, const greenlet *g,
     *low = (uintptr_t)g->b.stack.low;
     *high = own ? UINTPTR_MAX : (uintptr_t)g->b.stack.high;
     *guard = own ? 0 : stack_guard_bytes();
+}
+
+/* ---- For checks -------------------------------------------------------- */
+
+int backend_lane(const greenlet *g) {
+    (void)g;
+    return -1;
+}
+
+const char *backend_sound(struct greenlet_thread *t, const greenlet *g) {
+    uintptr_t point = (uintptr_t)g->b.point, low, high;
+    if (g->flags & CORE_MAIN) {
+        if (g->b.stack.high != MAIN_BASE)
+            return "main has a stack of the pool";
+        low = t->own_low;
+        high = t->own_high ? t->own_high : UINTPTR_MAX;
+    } else {
+        const char *what = stack_sound(t, g->b.stack);
+        if (what)
+            return what;
+        low = (uintptr_t)g->b.stack.low;
+        high = (uintptr_t)g->b.stack.high;
+    }
+    if (point % sizeof(void *) || point < low || point > high ||
+        high - point < sizeof(struct point) ||
+        !check_known(t, g->b.point, sizeof(struct point)))
+        return "where it goes on is not on its stack";
+    return NULL;
+}
+
+void backend_point(struct greenlet_thread *t, const greenlet *g,
+                   struct backend_point_info *out) {
+    (void)t;
+    out->ip = (uintptr_t)g->b.point->ip;
+    out->fp = (uintptr_t)g->b.point->fp;
+    out->after_call = true;
+    out->trampoline = (const char *)(uintptr_t)begin + 1;
+    out->end_high = (uintptr_t)g->b.stack.high;
+    out->end_low = (uintptr_t)g->b.stack.low;
+    out->owned_high = 0;
 }

@@ -9,6 +9,8 @@
 greenlet_message backend_hop(greenlet_message m, greenlet *from, greenlet *to,
                              bool after);
 
+#define BACKEND_SHORT_WAYS 0
+
 static inline greenlet_message backend_resume(greenlet_message m,
                                               greenlet *from, greenlet *to) {
     return backend_hop(m, from, to, false);

@@ -10,12 +10,17 @@
 #include "stacks.h"
 
 #define BACKEND_NAME "ucontext"
+#define BACKEND_SWITCHES_SHADOW_STACKS /* swapcontext() does */
+#define BACKEND_FRAME_BYTES 0
+#define BACKEND_SP_ALIGN sizeof(void *)
 
 struct backend_greenlet {
     void *context;      /* ucontext_t: where to go on; stale while running   */
     struct stack stack; /* .high is NULL while it is new and when it is dead */
     size_t stack_bytes; /* wished; 0: the thread's default                  */
 };
+
+#define BACKEND_GREENLET_INIT {0}
 
 struct backend_thread {
     struct stack_pool pool;

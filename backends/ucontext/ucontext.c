@@ -36,10 +36,13 @@
 #include <ucontext.h>
 
 #include "backend.h"
+#include "context.h"
 #include "fpu.h"
 
 /* The main greenlet's base: a thread's own stack has none that we know. */
 #define MAIN_BASE ((char *)(UINTPTR_MAX & ~(uintptr_t)63))
+
+enum { CANARY_BYTES = sizeof(uintptr_t) }; /* check.c's, at a stack's top */
 
 static size_t size_of(struct stack s) { return (size_t)(s.high - s.low); }
 
@@ -85,7 +88,8 @@ static void enter(void) {
 static __attribute__((noinline)) void begin(greenlet *g) {
     struct stack s = g->b.stack;
     ucontext_t *first =
-        (ucontext_t *)(((uintptr_t)s.high - sizeof(*first)) & ~(uintptr_t)63);
+        (ucontext_t *)(((uintptr_t)s.high - CANARY_BYTES - sizeof(*first)) &
+                       ~(uintptr_t)63);
     if (getcontext(first) != 0)
         core_fatal("getcontext failed", g, NULL);
     first->uc_stack.ss_sp = s.low;
@@ -148,6 +152,11 @@ int backend_init(struct greenlet_thread *t, greenlet *g,
     return 0;
 }
 
+int backend_welcome(struct greenlet_thread *t, const greenlet *g) {
+    (void)t, (void)g; /* whatever it wants is had at its start, or is not */
+    return 0;
+}
+
 greenlet_message backend_switch(struct greenlet_thread *t, greenlet *from,
                                 greenlet *to, greenlet_message m,
                                 unsigned how) {
@@ -196,33 +205,10 @@ void backend_release(struct greenlet_thread *t, greenlet *g) {
     g->b.context = NULL;
 }
 
-/* The stack pointer in a context. Where the CPU's field is not known: the
- * context's own address, which is a little above it. */
-static const void *stack_pointer(const ucontext_t *c) {
-#if defined(__x86_64__)
-    return (const void *)(uintptr_t)c->uc_mcontext.gregs[REG_RSP];
-#elif defined(__i386__)
-    return (const void *)(uintptr_t)c->uc_mcontext.gregs[REG_ESP];
-#elif defined(__aarch64__)
-    return (const void *)(uintptr_t)c->uc_mcontext.sp;
-#elif defined(__arm__)
-    return (const void *)(uintptr_t)c->uc_mcontext.arm_sp;
-#elif defined(__riscv)
-    return (const void *)(uintptr_t)c->uc_mcontext.__gregs[REG_SP];
-#elif defined(__powerpc64__)
-    return (const void *)(uintptr_t)c->uc_mcontext.gp_regs[1];
-#elif defined(__s390x__)
-    return (const void *)(uintptr_t)c->uc_mcontext.gregs[15];
-#elif defined(__loongarch__)
-    return (const void *)(uintptr_t)c->uc_mcontext.__gregs[3];
-#else
-    return c;
-#endif
-}
-
 void backend_describe(const greenlet *g, greenlet_stack *out,
                       const void **saved) {
-    out->sp = g->b.context ? stack_pointer(g->b.context) : g->b.stack.high;
+    out->sp =
+        g->b.context ? (const void *)context_sp(g->b.context) : g->b.stack.high;
     out->base = g->b.stack.high;
     out->saved_bytes = 0;
     *saved = NULL;
@@ -235,4 +221,44 @@ void backend_bounds(const struct greenlet_thread *t, const greenlet *g,
     *low = (uintptr_t)g->b.stack.low;
     *high = own ? UINTPTR_MAX : (uintptr_t)g->b.stack.high;
     *guard = own ? 0 : stack_guard_bytes();
+}
+
+/* ---- For checks -------------------------------------------------------- */
+
+int backend_lane(const greenlet *g) {
+    (void)g;
+    return -1;
+}
+
+const char *backend_sound(struct greenlet_thread *t, const greenlet *g) {
+    uintptr_t context = (uintptr_t)g->b.context, low, high;
+    if (g->flags & CORE_MAIN) {
+        if (g->b.stack.high != MAIN_BASE)
+            return "main has a stack of the pool";
+        low = t->own_low;
+        high = t->own_high ? t->own_high : UINTPTR_MAX;
+    } else {
+        const char *what = stack_sound(t, g->b.stack);
+        if (what)
+            return what;
+        low = (uintptr_t)g->b.stack.low;
+        high = (uintptr_t)g->b.stack.high;
+    }
+    if (context % sizeof(void *) || context < low || context > high ||
+        high - context < sizeof(ucontext_t) ||
+        !check_known(t, g->b.context, sizeof(ucontext_t)))
+        return "its context is not on its stack";
+    return NULL;
+}
+
+void backend_point(struct greenlet_thread *t, const greenlet *g,
+                   struct backend_point_info *out) {
+    (void)t;
+    out->context = g->b.context;
+    out->ip = context_ip(g->b.context);
+    out->after_call = true;
+    out->trampoline = (const char *)(uintptr_t)enter + 1;
+    out->end_high = (uintptr_t)g->b.stack.high;
+    out->end_low = out->end_high - 2 * sizeof(ucontext_t);
+    out->owned_high = 0;
 }

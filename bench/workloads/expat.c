@@ -60,7 +60,7 @@ static void measure(bench_state *state, tally (*parse)(void)) {
              got.text_bytes != expected.text_bytes)
         bench_skip(state, "events were lost");
     else
-        bench_count_copies(state, &before);
+        bench_count_copies(state, &before, 2);
 }
 
 static void run_pull(bench_state *state, int64_t number) {

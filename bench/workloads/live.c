@@ -4,12 +4,12 @@
  * copying; their stacks, too, have these bytes and touch none of them.
  *
  * The library's own frames are part of the live bytes: where they alone are
- * more than the number, there is no less. The counter tells the truth.
+ * more than the number, there is no less. The counters tell the truth.
  *
  * SPDX-License-Identifier: MIT */
 #include <alloca.h>
 
-#include "common.h"
+#include "large.h"
 
 typedef struct duel {
     greenlet *main, *a, *b;
@@ -68,7 +68,7 @@ static void end(void) {
     d.a = d.b = NULL;
 }
 
-static void run(bench_state *state, int64_t number) {
+static void measure(bench_state *state, int64_t number) {
     size_t live_bytes = (size_t)number, payload_bytes = 1;
     greenlet_stack stack = {NULL, NULL, 0};
     d.rounds = number > 4096 ? 200 : 1000;
@@ -83,18 +83,28 @@ static void run(bench_state *state, int64_t number) {
             payload_bytes = live_bytes - least;
         status = begin(payload_bytes, live_bytes + 16384);
     }
+    if (status == 0)
+        bench_count_live(state, d.b);
     greenlet_statistics before = bench_statistics();
     while (status == 0 && bench_keep_running(state, 2 * (int64_t)d.rounds + 2))
         status = greenlet_switch(d.a, NULL).status;
     if (status)
         bench_skip_status(state, "live", status);
     else
-        bench_count_copies(state, &before);
+        bench_count_copies(state, &before, 1);
     end();
 }
 
-static const bench_case cases[] = {{NULL, 64},   {NULL, 256},   {NULL, 1024},
-                                   {NULL, 4096}, {NULL, 16384}, {NULL, 65536}};
+static void run(bench_state *state, int64_t number) {
+    if (number > 65536)
+        bench_run_large(state, number, measure);
+    else
+        measure(state, number);
+}
+
+static const bench_case cases[] = {{NULL, 64},    {NULL, 256},   {NULL, 1024},
+                                   {NULL, 4096},  {NULL, 16384}, {NULL, 65536},
+                                   {NULL, 262144}};
 
 BENCH_WORKLOAD(.name = "live", .unit = "switch", .run = run, .cases = cases,
                .case_count = BENCH_COUNT(cases));

@@ -50,7 +50,7 @@ static void run(bench_state *state, int64_t number) {
         if (m.status)
             bench_skip_status(state, "greenlet_switch", m.status);
         else
-            bench_count_copies(state, &before);
+            bench_count_copies(state, &before, 1);
     }
     greenlet_unref(p.b);
     greenlet_unref(p.a);

@@ -2,6 +2,7 @@
  * each switch goes to a stack that nobody has touched for N switches.
  *
  * SPDX-License-Identifier: MIT */
+#include "../memory.h"
 #include "common.h"
 
 #include <stdlib.h>
@@ -36,21 +37,6 @@ static greenlet_message member(void *value) {
     return m;
 }
 
-/* Whether there is memory for that many stacks of some pages each: better to
- * say so than to have the kernel choose whom to kill. */
-static bool affordable(size_t count) {
-    FILE *file = fopen("/proc/meminfo", "r");
-    if (!file)
-        return true;
-    char line[120];
-    unsigned long long available_kib = 0;
-    while (fgets(line, sizeof line, file))
-        if (sscanf(line, "MemAvailable: %llu", &available_kib) == 1)
-            break;
-    fclose(file);
-    return available_kib == 0 || count * 16 < available_kib;
-}
-
 /* Makes and starts them all. Returns 0 or a status. */
 static intptr_t make(size_t count) {
     r.main = greenlet_current();
@@ -79,8 +65,8 @@ static void drop(void) {
 
 static void run(bench_state *state, int64_t number) {
     size_t count = (size_t)number;
-    if (!affordable(count)) {
-        bench_skip(state, "not enough memory");
+    if (!bench_affordable(count, 16384)) {
+        bench_lacks(state, "not enough memory");
         return;
     }
     intptr_t status = make(count);
@@ -107,12 +93,12 @@ static void run(bench_state *state, int64_t number) {
     if (m.status)
         bench_skip_status(state, "greenlet_switch", m.status);
     else
-        bench_count_copies(state, &before);
+        bench_count_copies(state, &before, 1);
     drop();
 }
 
 static const bench_case cases[] = {
-    {NULL, 2}, {NULL, 16}, {NULL, 1024}, {NULL, 100000}};
+    {NULL, 2}, {NULL, 16}, {NULL, 1024}, {NULL, 100000}, {NULL, 1000000}};
 
 BENCH_WORKLOAD(.name = "ring", .unit = "switch", .run = run, .cases = cases,
                .case_count = BENCH_COUNT(cases));

@@ -8,7 +8,8 @@
  *              goes down to the innermost and back up: generators that
  *              consume generators
  *
- * The figure of interest is bytes/switch; the time is per switch, too.
+ * The figures of interest are bytes/switch and bytes/turn; the time is per
+ * switch, too.
  *
  * SPDX-License-Identifier: MIT */
 #include "common.h"
@@ -118,7 +119,7 @@ static void run(bench_state *state, int64_t number) {
     if (p.failed)
         bench_skip_status(state, "volume", p.failed);
     else
-        bench_count_copies(state, &before);
+        bench_count_copies(state, &before, pattern == SIBLINGS ? 1 : 2);
     /* The nest's inner ones first: an outer one holds its parent only. */
     for (int i = p.count - 1; i >= 0; i--)
         greenlet_unref(p.all[i]);

@@ -4,554 +4,261 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import datetime
-import json
-import os
-import platform
-import re
-import shutil
-import statistics
-import subprocess
+import importlib
+import shlex
+import signal
 import sys
-import time
 from pathlib import Path
 
+import bench_contestants
+import bench_data
+import bench_machine
+import bench_tables
+import bench_workloads
 import common
+from bench_contestants import Contestant
+from bench_data import FLOOR
+from bench_job import main_job
+from bench_measure import Measurement
 from common import Problem, say
 
-DOCUMENT = "/usr/share/mime/packages/freedesktop.org.xml"
-FLOOR = "floor"
-NOISY = 0.15  # what Result.spread() may be
+# What --only may name that is not a family of benchmarks: a module beside
+# this one, whose run(path, contestants, quick) prints what it finds and
+# returns an exit status.
+APART = {"limits": "limits"}
+
+# A report's rounds may take this long, in minutes; the build and the main
+# job come on top.
+REPORT_MINUTES = 11.0
+QUICK_REPORT_MINUTES = 1.0
 
 
-@dataclasses.dataclass(frozen=True)
-class Contestant:
-    """A backend and its lane setting."""
+def apart() -> list[str]:
+    """The names of APART whose module there is."""
+    folder = Path(__file__).resolve().parent
+    return [name for name, module in APART.items()
+            if (folder / f"{module}.py").is_file()]
 
-    name: str
-    backend: str
-    lanes: int | None = None
-
-    def environment(self) -> dict[str, str]:
-        if self.lanes is None:
-            return common.clean_environment()
-        return common.clean_environment(GREENLET_LANES=str(self.lanes))
-
-
-def contestants() -> list[Contestant]:
-    result = []
-    for backend in common.backends():
-        result.append(Contestant(backend, backend))
-        if backend == "copy":
-            result += [Contestant(f"copy-lanes{lanes}", backend, lanes)
-                       for lanes in (0, 1)]
-    order = ["copy", "copy-lanes0", "copy-lanes1", "private"]
-    return sorted(result, key=lambda c: (order + [c.name]).index(c.name))
-
-
-# ---- Progress ------------------------------------------------------------
-
-class Progress:
-    """One line that is rewritten on a terminal; else a line per round."""
-
-    def __init__(self, total: int):
-        self.total = total
-        self.done = 0
-        self.start = time.monotonic()
-        self.live = sys.stdout.isatty()
-        self.last = ""
-
-    def step(self, stage: str, what: str) -> None:
-        left = ""
-        if self.done >= 5:
-            seconds = ((time.monotonic() - self.start) / self.done
-                       * (self.total - self.done))
-            left = (f", {seconds / 60:.0f} min left" if seconds >= 90
-                    else f", {seconds:.0f} s left")
-        if self.live:
-            line = f"[{self.done}/{self.total}] {stage}{left}: {what}"
-            width = shutil.get_terminal_size().columns - 1
-            print("\r\033[K" + line[:width], end="", flush=True)
-        elif stage != self.last:
-            say(f"[{self.done}/{self.total}] {stage}{left}")
-        self.last = stage
-        self.done += 1
-
-    def clear(self) -> None:
-        if self.live:
-            print("\r\033[K", end="", flush=True)
-
-
-# ---- Tables --------------------------------------------------------------
-
-def table(rows: list[list[str]]) -> None:
-    """Prints rows of cells; the first column to the left, others to the
-    right. A row of one cell is a heading, an empty row an empty line."""
-    full = [row for row in rows if len(row) > 1]
-    widths = [max(len(row[i]) for row in full if i < len(row))
-              for i in range(max(map(len, full)))]
-    for row in rows:
-        if len(row) <= 1:
-            say("".join(row))
-            continue
-        cells = [row[0].ljust(widths[0])]
-        cells += [cell.rjust(width)
-                  for cell, width in zip(row[1:], widths[1:])]
-        say("  ".join(cells).rstrip())
-
-
-def figure(value: float) -> str:
-    """Three digits that count, and all of those before the point."""
-    if value == 0:
-        return "0"
-    if value < 9.995:
-        return f"{value:.2f}"
-    if value < 99.95:
-        return f"{value:.1f}"
-    return f"{value:,.0f}"
-
-
-# ---- The main job --------------------------------------------------------
-
-@dataclasses.dataclass
-class Job:
-    """What expat-pull printed for one way of parsing."""
-
-    events: int
-    digest: str
-    switches: int
-    copied: int
-    ms: float
-
-
-def run_job(program: Path, contestant: Contestant,
-            passes: int) -> dict[str, Job]:
-    done = subprocess.run([str(program), "--passes", str(passes), DOCUMENT],
-                          env=contestant.environment(), text=True,
-                          errors="replace", capture_output=True)
-    if done.returncode != 0:
-        raise Problem(f"{contestant.name}: {program.name}: "
-                      + common.describe_status(done.returncode)
-                      + "".join("\n  " + line
-                                for line in done.stderr.splitlines()))
-    result = {}
-    for line in done.stdout.splitlines()[1:]:
-        name, events, digest, switches, copied, ms = line.split()
-        result[name] = Job(int(events), digest, int(switches), int(copied),
-                           float(ms))
-    return result
-
-
-def main_job(path: Path, chosen: list[Contestant], passes: int) -> list[str]:
-    """Runs it everywhere, prints the table, returns what went wrong."""
-    say(f"\nThe main job: expat as a pull parser, over {DOCUMENT}"
-        f"\n({os.path.getsize(DOCUMENT):,} bytes; one switch per event and "
-        f"one back; fastest of {passes} passes)\n")
-    wrong: list[str] = []
-    callback: Job | None = None
-    found: dict[str, Job] = {}
-    added_ms: dict[str, float] = {}
-    for contestant in chosen:
-        program = (path / "docs" / "examples"
-                   / f"expat-pull-{contestant.backend}")
-        try:
-            jobs = run_job(program, contestant, passes)
-        except (Problem, OSError, ValueError) as problem:
-            wrong.append(f"main job: {problem}")
-            continue
-        found[contestant.name] = jobs["pull"]
-        added_ms[contestant.name] = jobs["pull"].ms - jobs["callback"].ms
-        if callback is None or jobs["callback"].ms < callback.ms:
-            callback = jobs["callback"]
-    if callback is None:
-        return wrong
-    rows = [["", "events", "digest", "switches", "bytes copied", "ms",
-             "ns/switch"]]
-    for name, job in [("plain callbacks", callback), *found.items()]:
-        added = max(added_ms.get(name, 0), 0) * 1e6
-        rows.append([name, f"{job.events:,}", job.digest, f"{job.switches:,}",
-                     f"{job.copied:,}", f"{job.ms:.1f}",
-                     f"{added / job.switches:.1f}" if job.switches else ""])
-        if (job.events, job.digest) != (callback.events, callback.digest):
-            wrong.append(f"main job: {name} delivers other events than the "
-                         "plain callbacks do")
-    table(rows)
-    say("(ns/switch: the time beyond that of plain callbacks in the same "
-        "process)")
-    if not wrong:
-        say("All deliver the same events.")
-    return wrong
-
-
-# ---- The benchmarks ------------------------------------------------------
-
-@dataclasses.dataclass
-class Result:
-    """One benchmark's rounds. `vs_floor` are ratios within one process."""
-
-    entries: list[dict]
-    vs_floor: list[float]
-    error: str = ""
-
-    def median(self, field: str) -> float:
-        return statistics.median(entry[field] for entry in self.entries)
-
-    def spread(self) -> float:
-        """How far the middle half of the rounds is apart, of the median."""
-        times = [entry["cpu_time"] for entry in self.entries]
-        middle = statistics.median(times)
-        if len(times) < 2 or not middle:
-            return 0.0
-        low, _, high = statistics.quantiles(times, n=4, method="inclusive")
-        return (high - low) / middle
-
-
-class Measurement:
-    """All of what was measured, round by round."""
-
-    def __init__(self, path: Path, chosen: list[Contestant]):
-        self.path = path
-        self.chosen = chosen
-        self.context: dict = {}
-        self.results: dict[str, Result] = {}
-        self.wrong: list[str] = []
-        self.broken: set[tuple[str, str]] = set()
-        # workload/argument -> those who have it, in the order of the lists
-        self.workloads: dict[str, list[str]] = {}
-        for contestant in chosen:
-            for name in self.listed(contestant):
-                owner, workload = name.split("/", 1)
-                self.workloads.setdefault(workload, []).append(owner)
-
-    def program(self, contestant: Contestant) -> Path:
-        return self.path / "bench" / f"bench-{contestant.backend}"
-
-    def listed(self, contestant: Contestant) -> list[str]:
-        try:
-            done = subprocess.run(
-                [str(self.program(contestant)), "--benchmark_list_tests"],
-                env=contestant.environment(), text=True, capture_output=True)
-        except OSError as error:
-            self.wrong.append(f"{contestant.name}: {error}")
-            return []
-        if done.returncode != 0:
-            self.wrong.append(
-                f"{contestant.name}: the list of benchmarks: "
-                + common.describe_status(done.returncode))
-            return []
-        return done.stdout.split()
-
-    def choose(self, pattern: str) -> None:
-        """Keeps the workloads that the pattern is found in."""
-        try:
-            kept = {workload: owners
-                    for workload, owners in self.workloads.items()
-                    if re.search(pattern, workload)
-                    or any(re.search(pattern, f"{owner}/{workload}")
-                           for owner in owners)}
-        except re.error as error:
-            raise Problem(f"--only {pattern}: {error}") from None
-        if not kept:
-            raise Problem(f"--only {pattern}: no such workload; known: "
-                          + " ".join(self.workloads))
-        self.workloads = kept
-
-    def families(self) -> dict[str, list[str]]:
-        """Workloads by the word before their argument."""
-        result: dict[str, list[str]] = {}
-        for workload in self.workloads:
-            result.setdefault(workload.split("/")[0], []).append(workload)
-        return result
-
-    def run(self, rounds: int, seconds: float) -> None:
-        families = self.families()
-        progress = Progress(rounds * len(families) * len(self.chosen))
-        try:
-            for number in range(1, rounds + 1):
-                for family, workloads in families.items():
-                    for contestant in self.chosen:
-                        progress.step(f"round {number} of {rounds}",
-                                      f"{contestant.name}/{family}")
-                        if (contestant.name, family) not in self.broken:
-                            self.measure(contestant, family, workloads,
-                                         seconds)
-        finally:
-            progress.clear()
-
-    def measure(self, contestant: Contestant, family: str,
-                workloads: list[str], seconds: float) -> None:
-        """One process: a family of workloads, and their floor."""
-        names = "|".join(re.escape(workload).replace("\\-", "-")
-                         for workload in workloads)
-        done = subprocess.run(
-            [str(self.program(contestant)), "--benchmark_format=json",
-             f"--benchmark_min_time={seconds}",
-             f"--benchmark_filter=^({contestant.name}|{FLOOR})/({names})$"],
-            env=contestant.environment(), text=True, errors="replace",
-            capture_output=True)
-        try:
-            # 3: some cases gave themselves up, which they say themselves
-            if done.returncode not in (0, 3):
-                raise ValueError(common.describe_status(done.returncode))
-            report = json.loads(done.stdout)
-        except ValueError as error:
-            self.broken.add((contestant.name, family))
-            self.wrong.append(
-                f"{contestant.name}/{family}: {error}"
-                + "".join("\n    " + line
-                          for line in done.stderr.splitlines()[-5:]))
-            return
-        self.context = self.context or report["context"]
-        entries = {entry["name"]: entry for entry in report["benchmarks"]}
-        for name, entry in entries.items():
-            result = self.results.setdefault(name, Result([], []))
-            if entry.get("error_occurred"):
-                result.error = entry["error_message"]
-                continue
-            result.entries.append(entry)
-            floor = entries.get(FLOOR + "/" + name.split("/", 1)[1])
-            if floor and floor is not entry and floor["cpu_time"] > 0:
-                result.vs_floor.append(entry["cpu_time"] / floor["cpu_time"])
-
-    # ---- What comes out --------------------------------------------------
-
-    def versus(self, name: str, base: str) -> float | None:
-        """The median ratio of two benchmarks, round by round."""
-        ours, theirs = self.results.get(name), self.results.get(base)
-        if not ours or not theirs:
-            return None
-        ratios = [a["cpu_time"] / b["cpu_time"]
-                  for a, b in zip(ours.entries, theirs.entries)
-                  if b["cpu_time"] > 0]
-        return statistics.median(ratios) if ratios else None
-
-    def print(self) -> None:
-        columns = [contestant.name for contestant in self.chosen]
-        has_floor = any(FLOOR in owners for owners in self.workloads.values())
-        everyone = columns + ([FLOOR] if has_floor else [])
-        notes: list[str] = []
-        rows: list[list[str]] = []
-        units = {key.removeprefix("unit:"): value
-                 for key, value in self.context.items()
-                 if key.startswith("unit:")}
-        noisy = False
-        for family, workloads in self.families().items():
-            rows.append([])
-            for workload in workloads:
-                label = f"{workload}, ns/{units.get(family, 'iteration')}"
-                row = [label]
-                for column in everyone:
-                    result = self.results.get(f"{column}/{workload}")
-                    if result and result.entries:
-                        mark = "~" if result.spread() > NOISY else " "
-                        noisy = noisy or mark == "~"
-                        row.append(figure(result.median("cpu_time")) + mark)
-                    elif result and result.error:
-                        notes.append(f"{column}/{workload}: {result.error}")
-                        row.append(f"[{len(notes)}] ")
-                    elif column == FLOOR:
-                        row.append("")
-                    else:
-                        row.append("- ")
-                rows.append(row)
-                if f"{FLOOR}/{workload}" in self.results:
-                    row = ["  times the floor"]
-                    for column in columns:
-                        result = self.results.get(f"{column}/{workload}")
-                        row.append(
-                            f"{statistics.median(result.vs_floor):.2f} "
-                            if result and result.vs_floor else "- ")
-                    rows.append(row)
-                if workload == "switch" and "private" in columns:
-                    row = ["  times private"]
-                    for column in columns:
-                        ratio = self.versus(f"{column}/switch",
-                                            "private/switch")
-                        row.append(f"{ratio:.2f} " if ratio else "- ")
-                    rows.append(row)
-        rounds = max(len(result.entries)
-                     for name, result in self.results.items()
-                     if not name.startswith(FLOOR + "/"))
-        pinned = self.context.get("pinned_to_cpu", "-1")
-        say("\nTime: nanoseconds of CPU time, the median of "
-            f"{rounds} round{'s' * (rounds > 1)}; "
-            f"{self.context.get('compiler', 'unknown compiler')}, release "
-            "build, "
-            + (f"on CPU {pinned}" if pinned != "-1" else "not pinned to a CPU")
-            + "\n")
-        table([["", *(name + " " for name in everyone)], *rows])
-
-        copied: list[list[str]] = []
-        for workload in self.workloads:
-            row = [workload]
-            for column in columns:
-                result = self.results.get(f"{column}/{workload}")
-                ok = (result and result.entries
-                      and "bytes/switch" in result.entries[0])
-                row.append(figure(result.median("bytes/switch"))
-                           if ok else "-")
-            if any(cell not in ("-", "0") for cell in row[1:]):
-                copied.append(row)
-        if copied:
-            say("\nCopied: bytes per switch, saved and filled"
-                + ("; live/N: twice N, or twice what\nthe library's frames "
-                   "alone take" if "live" in self.families() else "") + "\n")
-            table([["", *columns], *copied])
-
-        sizes = [result.entries[0].get("label", "")
-                 for name, result in self.results.items()
-                 if name.endswith("/sizes") and result.entries]
-        say()
-        if sizes:
-            say(f"Sizes in {sizes[0]}")
-        if has_floor:
-            say("floor: switch is a bare push-six/pop-and-jump switch, expat "
-                "the plain callbacks,\n  measured in each contestant's "
-                "process; ratios are within a process.")
-        if noisy:
-            say(f"~ the middle half of the rounds spans more than {NOISY:.0%}: "
-                "take such figures\n  with care")
-        for number, note in enumerate(notes, 1):
-            say(f"[{number}] {note}")
-
-    def write_json(self, file: str) -> None:
-        """Google Benchmark's format; each benchmark once, its medians."""
-        benchmarks = []
-        for name, result in self.results.items():
-            if result.entries:
-                entry = dict(result.entries[0])
-                for field, value in entry.items():
-                    if isinstance(value, float):
-                        entry[field] = result.median(field)
-                entry["iterations"] = sum(each["iterations"]
-                                          for each in result.entries)
-                entry["cpu_time_rounds"] = [each["cpu_time"]
-                                            for each in result.entries]
-                if result.vs_floor:
-                    entry["vs_floor"] = statistics.median(result.vs_floor)
-            else:
-                entry = {"name": name, "run_name": name,
-                         "run_type": "iteration", "error_occurred": True,
-                         "error_message": result.error}
-            for index in ("family_index", "per_family_instance_index"):
-                entry.pop(index, None)
-            benchmarks.append(entry)
-        context = {key: value for key, value in self.context.items()
-                   if key not in ("executable", "host_name", "contestant")}
-        context["executable"] = "tools/bench"
-        with open(file, "w", encoding="utf-8") as out:
-            json.dump({"context": context, "benchmarks": benchmarks}, out,
-                      indent=1)
-            out.write("\n")
-
-
-# ---- The machine ---------------------------------------------------------
-
-def processor() -> str:
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        text = ""
-    for key in ("model name", "Model", "cpu", "uarch"):
-        if match := re.search(rf"^{key}\s*:\s*(.+)$", text, re.MULTILINE):
-            return match[1].strip()
-    return platform.machine()
-
-
-def print_machine() -> None:
-    say(f"\n{processor()}, {os.cpu_count()} CPUs, {platform.system()} "
-        f"{platform.release()}, {datetime.date.today().isoformat()}")
-
-
-# ---- The command ---------------------------------------------------------
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="tools/bench",
         description="Builds every backend, runs the main job on real input "
         "on each, then the benchmarks, contestants interleaved round by "
-        "round, and prints tables: rows are workloads, columns backends.",
-        epilog="Ctrl-C ends the rounds and prints what was measured. The "
-        "environment's CC and CXX choose the compiler. The build is in "
-        "build/release.")
+        "round, and prints tables: rows are workloads, columns backends. "
+        "`tools/bench compare OLD.json NEW.json` says what changed between "
+        "two runs.",
+        epilog="Ctrl-C and SIGTERM end the rounds; what was measured is "
+        "printed and written. The environment's CC and CXX choose the "
+        "compiler. The build is in build/release.")
+    known = bench_contestants.ours()
+    names = [contestant.name for contestant in known]
+    peers = bench_contestants.peer_names()
+    groups = ["main", *bench_workloads.GROUPS, *apart()]
     parser.add_argument("--quick", action="store_true",
                         help="fewer and shorter rounds: half a minute "
                         "instead of some minutes")
+    parser.add_argument("--all", action="store_true",
+                        help="every workload on every contestant, peers and "
+                        "many lanes included")
+    parser.add_argument("--report", metavar="DIR",
+                        help="the same, and write DIR/index.html with "
+                        "DIR/results.json and results.csv, in less than 15 "
+                        "minutes (2 with --quick)")
     parser.add_argument("--rounds", type=int, metavar="N",
                         help="how many rounds (5; 3 with --quick)")
+    parser.add_argument("--minutes", type=float, metavar="M",
+                        help="what the rounds may take: workloads that take "
+                        "long get fewer (--report: "
+                        f"{REPORT_MINUTES:g}; --quick: "
+                        f"{QUICK_REPORT_MINUTES:g})")
     parser.add_argument("--json", metavar="FILE",
                         help="also write all results in Google Benchmark's "
                         "format, named backend/workload[/argument]")
-    known = contestants()
-    names = [contestant.name for contestant in known]
     parser.add_argument("--backend", action="append", default=[], metavar="B",
                         help="only this one (may be repeated; copy stands "
-                        "for all its settings): " + ", ".join(names))
-    parser.add_argument("--only", metavar="PATTERN", default="",
-                        help="only the workloads that this regular "
-                        "expression is found in: ring, ^live/64$, ...; "
-                        "the main job is left out")
+                        "for all its settings, peers for all of them): "
+                        + ", ".join(names) + "; peers: "
+                        + (", ".join(peers) or "none"))
+    parser.add_argument("--base", metavar="B", default="",
+                        help="the contestant, or floor, that every row is "
+                        "also given as a multiple of")
+    parser.add_argument("--only", metavar="WHAT", default="",
+                        help="only these workloads: names, or groups ("
+                        + ", ".join(groups) + "), separated by commas; or a "
+                        "regular expression that is found in the names "
+                        "(^live/64$); the main job is left out")
     options = parser.parse_args(arguments)
-    for backend in options.backend:
-        if backend not in names:
+    everyone = [*names, *peers]
+    for backend in [*options.backend, *filter(None, [options.base])]:
+        if backend not in everyone and not (
+                backend == (FLOOR if backend is options.base else "peers")):
             parser.error(f"unknown backend \"{backend}\"; known: "
-                         + ", ".join(names))
+                         + ", ".join(names) + "; peers: "
+                         + (", ".join(peers) or "none"))
     if options.rounds is not None and options.rounds < 1:
         parser.error("--rounds: at least 1")
-    options.chosen = [c for c in known if not options.backend
-                      or c.name in options.backend
-                      or c.backend in options.backend]
+    if options.minutes is not None and not options.minutes > 0:
+        parser.error("--minutes: more than 0")
+    options.all = options.all or bool(options.report)
+    options.chosen = [c for c in known if (
+        c.name in options.backend or c.backend in options.backend
+        if options.backend
+        else options.all or bench_contestants.in_main_tables(c))]
+    options.peers = [name for name in peers if (
+        name in options.backend or "peers" in options.backend
+        if options.backend else options.all)]
+    if options.base not in ("", FLOOR):
+        # The base is measured even if it is not shown by itself.
+        options.chosen += [c for c in known if c.name == options.base
+                           and c not in options.chosen]
+        if options.base in peers and options.base not in options.peers:
+            options.peers.append(options.base)
     return options
 
 
-def main(arguments: list[str]) -> int:
-    options = parse(arguments)
-    if options.json:
-        try:  # now rather than after minutes
+def writable(options: argparse.Namespace) -> None:
+    """Says now rather than after minutes what cannot be written."""
+    try:
+        if options.json:
             open(options.json, "a", encoding="utf-8").close()
-        except OSError as error:
-            raise Problem(f"--json: {error}") from None
-    rounds = options.rounds or (3 if options.quick else 5)
+    except OSError as error:
+        raise Problem(f"--json: {error}") from None
+    if options.report:
+        # The packages, too.
+        importlib.import_module("bench_report").prepare(options.report)
+
+
+def build(chosen: list[Contestant]) -> tuple[Path, list[Contestant]]:
+    """Builds all backends; returns where, and those of the chosen that there
+    are."""
     path = common.build("release", [
         "-Dvariants=true", "-Dtests=false", "--buildtype=release",
         "-Dbenchmarks=enabled", "-Dexamples=enabled"])
-    print_machine()
-    absent = [c for c in options.chosen
-              if not (path / "bench" / f"bench-{c.backend}").exists()]
-    chosen = [c for c in options.chosen if c not in absent]
-    for contestant in absent:
-        say(f"{contestant.name}: not usable on this machine, left out")
-    if not chosen:
+    there = [c for c in chosen if (path / c.program).exists()]
+    for contestant in chosen:
+        if contestant not in there:
+            say(f"{contestant.name}: not usable on this machine, left out")
+    return path, there
+
+
+def stop(signum: int, frame: object) -> None:
+    """SIGTERM is as good as Ctrl-C."""
+    raise KeyboardInterrupt(signum)
+
+
+def keep(measurement: Measurement, options: argparse.Namespace) -> list[str]:
+    """Writes what there is, whole or not; returns the names of the files."""
+    files = []
+    if options.json:
+        bench_data.save(measurement.data, options.json)
+        files.append(options.json)
+    if options.report:
+        file = Path(options.report, "results.json")
+        bench_data.save(measurement.data, file)
+        files.append(str(file))
+    return files
+
+
+def wants_http(options: argparse.Namespace) -> bool:
+    """The servers are programs of their own, which http_bench starts."""
+    names = options.only.split(",")
+    return (Path(__file__).with_name("http_bench.py").is_file()
+            and (options.all and not options.only
+                 or any(name == "real" or name.startswith("http")
+                        for name in names)))
+
+
+def measure(measurement: Measurement, options: argparse.Namespace) -> int:
+    """The rounds, and what follows them. Returns 0 or the status of an
+    interruption."""
+    rounds = options.rounds or (3 if options.quick else 5)
+    minutes = options.minutes
+    if minutes is None and options.report:
+        minutes = QUICK_REPORT_MINUTES if options.quick else REPORT_MINUTES
+    try:
+        measurement.run(rounds, 0.01 if options.quick else 0.1,
+                        minutes and minutes * 60,
+                        lambda: keep(measurement, options))
+        if wants_http(options):
+            measurement.http(options.quick)
+        if options.report and not options.backend:
+            for family in bench_workloads.BY_LANES:
+                measurement.count(bench_contestants.sweep(), family)
+    except KeyboardInterrupt as stopped:
+        say("interrupted: what was measured so far")
+        measurement.data.complete = False
+        return 128 + (stopped.args[0] if stopped.args else signal.SIGINT)
+    return 0
+
+
+def run(options: argparse.Namespace) -> int:
+    writable(options)
+    path, chosen = build(options.chosen)
+    peers, absent = bench_contestants.peers(path, options.peers)
+    say("\n" + bench_machine.line())
+    for name, why in absent.items():
+        say(f"{name}: {why}; left out")
+    if options.only in apart():
+        return importlib.import_module(APART[options.only]).run(
+            path, chosen, options.quick)
+    if not chosen and not peers:
         raise Problem("nothing to measure")
-    measurement = Measurement(path, chosen)
+    base = options.base or ("private" if options.report else "")
+    measurement = Measurement(path, chosen + peers, base)
+    data = measurement.data
+    data.left_out |= absent
+    data.context |= {"machine": bench_machine.describe(),
+                     "command": shlex.join(["tools/bench", *sys.argv[1:]])}
     wrong: list[str] = []
-    if options.only:
+    if options.only and wants_http(options) and all(
+            name.startswith("http") for name in options.only.split(",")):
+        measurement.keep([])
+    elif options.only:
         measurement.choose(options.only)
     else:
-        wrong = main_job(path, chosen, 2 if options.quick else 5)
+        if not options.all:
+            measurement.choose("main")
+        elif options.quick:
+            measurement.keep([each for each in measurement.workloads
+                              if not bench_workloads.NOT_QUICK.search(each)])
+        if chosen:
+            wrong = main_job(path, chosen, 2 if options.quick else 5)
     say()
-    status = 0
-    try:
-        measurement.run(rounds, 0.01 if options.quick else 0.1)
-    except KeyboardInterrupt:
-        say("interrupted: what was measured so far")
-        status = 130
-    if measurement.results:
-        measurement.print()
-    if options.json:
-        measurement.write_json(options.json)
-        say(f"written: {options.json}")
+    status = measure(measurement, options)
+    # From here on what was measured is brought into safety.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    files = keep(measurement, options)
+    if data.rows:
+        bench_tables.show(data, options.base,
+                          everything=options.all or bool(options.only))
+    if options.report and data.rows:
+        files = [file for file in files
+                 if Path(file).parent != Path(options.report)]
+        files += importlib.import_module("bench_report").write(
+            data, options.report)
+    for file in files:
+        say(f"written: {file}")
     wrong += measurement.wrong
     for problem in wrong:
         say(f"WRONG: {problem}")
     return status or (1 if wrong else 0)
 
 
+def main(arguments: list[str]) -> int:
+    if arguments[:1] == ["compare"]:
+        return importlib.import_module("bench_compare").main(arguments[1:])
+    options = parse(arguments)
+    signal.signal(signal.SIGTERM, stop)
+    return run(options)
+
+
 if __name__ == "__main__":
     try:
         sys.exit(main(sys.argv[1:]))
-    except Problem as stop:
-        sys.exit(f"tools/bench: {stop}")
-    except KeyboardInterrupt:
-        sys.exit(130)
+    except Problem as problem:
+        print(f"tools/bench: {problem}", file=sys.stderr)
+        sys.exit(2 if sys.argv[1:2] == ["compare"] else 1)
+    except KeyboardInterrupt as stopped:
+        sys.exit(128 + (stopped.args[0] if stopped.args else signal.SIGINT))

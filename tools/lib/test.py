@@ -17,6 +17,7 @@ from pathlib import Path
 import common
 import fuzz
 import soak
+import sysroot
 from common import Problem, say
 
 OUTPUT_LINES = 60  # of a failed case
@@ -130,6 +131,8 @@ class Run:
 
     def wanted(self, test: dict) -> bool:
         suites = {suite.split(":")[-1] for suite in test["suite"]}
+        if "full" in suites and not self.options.full:
+            return False
         return not self.options.backend or bool(
             suites & set(self.options.backend))
 
@@ -296,13 +299,19 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     return options
 
 
-def cross_options(arch: str) -> list[str]:
+def cross_options(arch: str, cases: list[Case]) -> list[str]:
     """Meson's options to build for another CPU family and run the result."""
     folder = common.ROOT / "tools" / "cross"
     triplet = common.ARCHITECTURES[arch]
     if not shutil.which(triplet + "-gcc"):
         raise Problem(f"{triplet}-gcc is missing (tools/setup arch-{arch})")
-    return [f"--cross-file={folder / (triplet + '.ini')}",
+    files = [folder / (triplet + ".ini")]
+    try:
+        files.append(sysroot.cross_file(arch, files[0]))
+    except Problem as problem:
+        cases.append(Case(f"{arch}, libunwind and expat", "", "skipped",
+                          str(problem)))
+    return [*(f"--cross-file={file}" for file in files),
             "-Dbenchmarks=disabled"]
 
 
@@ -333,7 +342,7 @@ def main(arguments: list[str]) -> int:
         try:
             arch = folder.removeprefix("test-") if prefix.rstrip(
                 ", ") in common.ARCHITECTURES else ""
-            cross = cross_options(arch) if arch else []
+            cross = cross_options(arch, cases) if arch else []
             path = common.build(folder, setup + cross, compilers)
             run = Run(path, prefix, options, slow=bool(arch))
             cases += run.run()

@@ -1,0 +1,181 @@
+/* What libgcc's unwinder, which throws, cancels and makes backtraces, finds on
+ * a greenlet's stack: every frame, and an end at the entry. Contract 36.
+ * tests/unwind_suspended.c asks libunwind about those that are suspended.
+ *
+ * SPDX-License-Identifier: MIT */
+#include "test.h"
+
+#include <unwind.h>
+
+enum { FRAMES = 64 };
+
+/* The trampoline, in front of the next function of every port. */
+extern const char arch_start[] __asm__("greenlet_arch_start")
+    __attribute__((weak));
+extern const char arch_after[] __asm__("greenlet_arch_after")
+    __attribute__((weak));
+
+static uintptr_t found[FRAMES];
+static int frames;
+static _Unwind_Reason_Code ended;
+
+/* A code address without the bit that says Thumb. */
+static uintptr_t code(uintptr_t address) {
+#ifdef __arm__
+    return address & ~(uintptr_t)1;
+#else
+    return address;
+#endif
+}
+
+static _Unwind_Reason_Code one_frame(struct _Unwind_Context *context,
+                                     void *unused) {
+    (void)unused;
+    if (frames == FRAMES)
+        return _URC_END_OF_STACK; /* enough */
+    found[frames++] = code((uintptr_t)_Unwind_GetIP(context));
+    return _URC_NO_REASON;
+}
+
+static __attribute__((noinline)) void look(void) {
+    frames = 0;
+    ended = _Unwind_Backtrace(one_frame, NULL);
+    if (frames > 0 && found[frames - 1] == 0)
+        frames--; /* how it shows that there is no return address */
+}
+
+/* Where the calls of the functions below return to, deepest first. */
+enum { THIRD, SECOND, FIRST, ENTRY, CALLS };
+static uintptr_t returns[CALLS], outside;
+
+#define NOTE_RETURN(of)                                                        \
+    (returns[of] = code((uintptr_t)__builtin_extract_return_addr(              \
+         __builtin_return_address(0))))
+
+static greenlet_message third(greenlet_message (*act)(void)) {
+    NOTE_RETURN(THIRD);
+    greenlet_message m = act();
+    m.status += 0 * (intptr_t)returns[THIRD]; /* no tail call */
+    return m;
+}
+
+static greenlet_message (*volatile call_third)(greenlet_message (*)(void)) =
+    third;
+
+/* Whose frame is found by a callee-saved register, where there is one. */
+static __attribute__((noinline)) greenlet_message
+second(greenlet_message (*act)(void), size_t n) {
+    volatile char *bytes = __builtin_alloca(n);
+    NOTE_RETURN(SECOND);
+    bytes[0] = bytes[n - 1] = 1;
+    greenlet_message m = call_third(act);
+    m.status += bytes[0] - bytes[n - 1];
+    return m;
+}
+
+static __attribute__((noinline)) greenlet_message
+first(greenlet_message (*act)(void)) {
+    NOTE_RETURN(FIRST);
+    greenlet_message m = second(act, 100 + returns[FIRST] % 50);
+    m.status += 0 * (intptr_t)returns[FIRST];
+    return m;
+}
+
+static greenlet_message (*to_do)(void);
+
+static greenlet_message entry_of_calls(void *value) {
+    (void)value;
+    NOTE_RETURN(ENTRY);
+    return first(to_do);
+}
+
+/* All calls are among the frames, in order, and none of main's is. With the
+ * assembly, the trampoline is the last. */
+static void check_frames(bool calls) {
+    int at = 0;
+    CHECK(frames < FRAMES);
+    for (int call = calls ? THIRD : CALLS; call < CALLS; call++) {
+        while (at < frames && found[at] != returns[call])
+            at++;
+        if (at == frames)
+            FAIL("call %d is not among the %d frames", call, frames);
+    }
+    for (int i = 0; i < frames; i++)
+        CHECK(found[i] != outside);
+#ifndef __ARM_EABI__ /* where this is a failure as well */
+    CHECK_EQ(ended, _URC_END_OF_STACK);
+#endif
+    if (test_is("copy") || test_is("private")) {
+        uintptr_t start = (uintptr_t)arch_start;
+        uintptr_t bytes = (uintptr_t)arch_after - start;
+        CHECK(found[frames - 1] - start < bytes);
+        for (int i = 0; i < frames - 1; i++)
+            CHECK(found[i] - start >= bytes);
+    }
+}
+
+static __attribute__((noinline)) void go_from_outside(greenlet *g) {
+    outside = code(
+        (uintptr_t)__builtin_extract_return_addr(__builtin_return_address(0)));
+    go(g, 1);
+    CHECK(g != NULL);
+}
+
+static greenlet_message looks(void) {
+    look();
+    return val(1);
+}
+
+TEST(contract_36_backtrace_ends_at_the_entry) {
+    to_do = looks;
+    greenlet *g = spawn(entry_of_calls);
+    go_from_outside(g);
+    check_frames(true);
+    greenlet_unref(g);
+}
+
+static greenlet_message waits_once(void) { return back(1); }
+
+static greenlet *traced;
+static int seen;
+
+static void tracer(greenlet_event event, greenlet *origin, greenlet *target,
+                   void *data) {
+    (void)event, (void)origin, (void)data;
+    if (target != traced)
+        return;
+    look();
+    check_frames(seen++ > 0);
+}
+
+/* The tracer is called from arch_after: at the start there is only the
+ * trampoline above it, later the whole suspended stack. */
+TEST(contract_36_backtrace_in_a_tracer) {
+    to_do = waits_once;
+    traced = spawn(entry_of_calls);
+    CHECK_EQ(greenlet_set_tracer(tracer, NULL, NULL, NULL), 0);
+    go_from_outside(traced);
+    go_from_outside(traced);
+    CHECK_EQ(seen, 2);
+    CHECK_EQ(greenlet_set_tracer(NULL, NULL, NULL, NULL), 0);
+    greenlet_unref(traced);
+}
+
+static greenlet *displaced[20];
+
+/* Those whose bytes were away and came back. */
+TEST(contract_36_backtrace_after_a_fill) {
+    to_do = waits_once;
+    CHECK_EQ(greenlet_set_tracer(tracer, NULL, NULL, NULL), 0);
+    for (int i = 0; i < 20; i++)
+        go_from_outside(displaced[i] = spawn(entry_of_calls));
+    for (int i = 0; i < 20; i++) {
+        seen = 1;
+        traced = displaced[i];
+        go_from_outside(traced);
+        CHECK_EQ(seen, 2);
+        CHECK_EQ(greenlet_get_state(traced), GREENLET_DEAD);
+        greenlet_unref(traced);
+    }
+    CHECK_EQ(greenlet_set_tracer(NULL, NULL, NULL, NULL), 0);
+}
