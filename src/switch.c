@@ -521,7 +521,7 @@ int greenlet_set_parent(greenlet *g, greenlet *parent) {
             return status;
         atomic_store(&core_moved, true);
     } else if (core_state(g) == GREENLET_NEW) {
-        core_set_away(t, g); /* it may go where its new parent goes */
+        core_set_away(core_home(g), g); /* not ready any more */
     }
     greenlet *old = core_parent(g);
     atomic_store_explicit(&g->parent, greenlet_ref(parent),
