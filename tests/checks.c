@@ -94,8 +94,8 @@ static void suspend(void) {
     at_bottom = to_parent;
     victim = spawn_named(checks_victim, "victim");
     twin = spawn_named(checks_victim, "twin");
-    go(victim, 0);
-    go(twin, 1);
+    CHECK_EQ(go(victim, 0).status, 0);
+    CHECK_EQ(go(twin, 1).status, 0);
 }
 
 /* Both in the heap: always in place (main is on top of them), on lanes after

@@ -172,3 +172,38 @@ int __wrap_sigaltstack(const stack_t *new_stack, stack_t *old_stack) {
         told = *old_stack;
     return status;
 }
+
+/* ---- The library's own, in any thread -------------------------------------
+ */
+
+void *__real_greenlet_memory_map(size_t bytes, size_t align);
+void *__real_greenlet_memory_alloc(size_t bytes);
+int __real_greenlet_memory_guard(void *p, size_t bytes);
+void *__wrap_greenlet_memory_map(size_t bytes, size_t align);
+void *__wrap_greenlet_memory_alloc(size_t bytes);
+int __wrap_greenlet_memory_guard(void *p, size_t bytes);
+
+static unsigned long library_fails_at;
+static _Atomic unsigned long *library_requests;
+
+void faults_arm_library(unsigned long n, _Atomic unsigned long *count) {
+    library_fails_at = n;
+    library_requests = count;
+}
+
+static bool library_fails(void) {
+    return library_requests &&
+           atomic_fetch_add(library_requests, 1) + 1 == library_fails_at;
+}
+
+void *__wrap_greenlet_memory_map(size_t bytes, size_t align) {
+    return library_fails() ? NULL : __real_greenlet_memory_map(bytes, align);
+}
+
+void *__wrap_greenlet_memory_alloc(size_t bytes) {
+    return library_fails() ? NULL : __real_greenlet_memory_alloc(bytes);
+}
+
+int __wrap_greenlet_memory_guard(void *p, size_t bytes) {
+    return library_fails() ? -ENOMEM : __real_greenlet_memory_guard(p, bytes);
+}

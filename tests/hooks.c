@@ -385,7 +385,7 @@ static int resolve_by_switching(greenlet *g, greenlet_entry **entry,
 
 TEST(contract_22_resolve_entry_may_switch) {
     c = spawn(entry_pump);
-    go(c, 1);
+    CHECK_MSG(go(c, 1), 1, 0);
     set_resolve(resolve_by_switching);
     a = greenlet_new(NULL, NULL);
     CHECK_MSG(go(a, 5), 6, 0);

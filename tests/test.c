@@ -1,6 +1,12 @@
 /* The harness; see test.h.
  *
- *   suite [--list] [--nofork] [NAME...]
+ *   suite [--list] [--nofork] [--fail-each] [NAME...]
+ *
+ * With --fail-each every case is run again and again, the first, the second,
+ * the third request of the library for memory failing in turn. What the case
+ * then finds does not matter; that it ends does: with any exit status, or with
+ * an abort whose message is the library's. GREENLET_TEST_FAIL_AT=N with
+ * --nofork is the N-th of these runs, for a debugger.
  *
  * A NAME is a part of a test's name, or a pattern with * and ?.
  * GREENLET_TEST_TIMEOUT_FACTOR multiplies the 60 seconds of each test;
@@ -11,10 +17,13 @@
 #define _GNU_SOURCE
 #endif
 #include "test.h"
+#include "faults.h"
 
 #include <fnmatch.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdatomic.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -436,16 +445,79 @@ static bool run_case(struct test_case *c, unsigned number) {
     return passed;
 }
 
+static bool says(FILE *file, const char *text) {
+    char line[1024];
+    bool found = false;
+    rewind(file);
+    while (!found && fgets(line, sizeof line, file))
+        found = strstr(line, text) != NULL;
+    return found;
+}
+
+/* One run of a case, request n failing. Returns whether it ended well. */
+static bool run_failing(struct test_case *c, unsigned long n,
+                        _Atomic unsigned long *requests) {
+    FILE *file = tmpfile();
+    pid_t child = file ? fork_into(file) : -1;
+    if (child == 0) {
+        setpgid(0, 0);
+        faults_arm_library(n, requests);
+        c->run();
+        exit(0);
+    }
+    if (child < 0) {
+        printf("# %s: %s\n", c->name, strerror(errno));
+        return false;
+    }
+    setpgid(child, child);
+    int status = wait_for(child);
+    kill(-child, SIGKILL);
+    bool good = WIFEXITED(status) ||
+                (WTERMSIG(status) == SIGABRT && says(file, "greenlet: "));
+    if (!good) {
+        char end[64];
+        describe_end(status, end, sizeof end);
+        printf("# with request %lu failing, the test %s\n", n, end);
+        print_captured(file);
+    }
+    fclose(file);
+    return good;
+}
+
+static bool run_failing_each(struct test_case *c, unsigned number) {
+    static _Atomic unsigned long *requests;
+    if (!requests)
+        requests = mmap(NULL, sizeof *requests, PROT_READ | PROT_WRITE,
+                        MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    unsigned long n = 0, most = test_amount(40, 2000);
+    bool good = requests != MAP_FAILED;
+    time_t end = time(NULL) + (time_t)test_amount(3, 600);
+    do {
+        atomic_store(requests, 0);
+        good = good && run_failing(c, ++n, requests);
+    } while (good && atomic_load(requests) >= n && n < most &&
+             time(NULL) < end);
+    printf("%s %u - %s\n# %lu of its requests failed%s\n",
+           good ? "ok" : "not ok", number, c->name,
+           good && atomic_load(requests) < n ? n - 1 : n,
+           good && atomic_load(requests) >= n ? ", and it makes more" : "");
+    fflush(stdout);
+    return good;
+}
+
 int main(int argc, char **argv) {
-    bool list = false, nofork = false;
+    bool list = false, nofork = false, fail_each = false;
     int at = 1;
     for (; at < argc && argv[at][0] == '-'; at++) {
         if (strcmp(argv[at], "--list") == 0) {
             list = true;
         } else if (strcmp(argv[at], "--nofork") == 0) {
             nofork = true;
+        } else if (strcmp(argv[at], "--fail-each") == 0) {
+            fail_each = true;
         } else {
-            fprintf(stderr, "usage: %s [--list] [--nofork] [NAME...]\n",
+            fprintf(stderr,
+                    "usage: %s [--list] [--nofork] [--fail-each] [NAME...]\n",
                     argv[0]);
             return 2;
         }
@@ -464,10 +536,12 @@ int main(int argc, char **argv) {
         if (list) {
             printf("%s\n", c->name);
         } else if (nofork) {
+            static _Atomic unsigned long requests;
+            faults_arm_library(test_env("GREENLET_TEST_FAIL_AT", 0), &requests);
             fprintf(stderr, "# %s\n", c->name);
             c->run();
             printf("ok %u - %s\n", number, c->name);
-        } else if (!run_case(c, number)) {
+        } else if (!(fail_each ? run_failing_each : run_case)(c, number)) {
             failed++;
         }
     }
