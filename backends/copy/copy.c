@@ -97,8 +97,10 @@ static size_t lead(const struct greenlet_thread *t, const greenlet *g,
                                                       : 0;
 }
 
+/* What the slice of so many bytes has room for. One of the reserve: what is
+ * known to; less than at first once it was exchanged for fewer. */
 static size_t capacity(unsigned class, size_t saved) {
-    return class == RESERVE_CLASS ? (saved + 127) & ~(size_t)63
+    return class == RESERVE_CLASS ? (saved + 63) & ~(size_t)63
                                   : slice_bytes(class);
 }
 
@@ -116,7 +118,7 @@ static char *take_slice(struct greenlet_thread *t, const greenlet *g, size_t n,
     unsigned c = slice_class(n + (in_place(t) && n > SLICE_FINE ? 48 : 0));
     char *slot = slice_take(&t->b.slices, c);
     if (unlikely(!slot)) {
-        size_t bytes = capacity(RESERVE_CLASS, n);
+        size_t bytes = capacity(RESERVE_CLASS, in_place(t) ? n + 63 : n);
         if (!must || bytes > t->b.reserve_bytes - t->b.reserve_used)
             return NULL;
         c = RESERVE_CLASS;
