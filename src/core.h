@@ -63,7 +63,7 @@ struct greenlet {
     greenlet *queue_next;   /* in its owner's queue                   */
     uint32_t refs;          /* held by the owner thread (biased)      */
     _Atomic int32_t shared; /* held by others; SHARED_ bits           */
-    uint32_t serial;        /* order of start within the thread       */
+    uint32_t serial;        /* order of start in the thread; new: any */
     _Atomic uint8_t state;  /* greenlet_state or CORE_FREED           */
     uint8_t flags;
     uint16_t reserved;

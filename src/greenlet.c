@@ -97,11 +97,12 @@ static __attribute__((noinline)) void unref(greenlet *g) {
  * it was made: another thread's would have a side record.) */
 void greenlet_unref(greenlet *g) {
     struct greenlet_thread *t = core_self;
-    if (likely(g && g->refs == 1 &&
-               atomic_load_explicit(&t->fast, memory_order_relaxed) ==
-                   (uintptr_t)t &&
+    if (likely(g &&
                atomic_load_explicit(&g->home, memory_order_relaxed) ==
                    ((uintptr_t)t | CORE_OVER) &&
+               g->refs == 1 &&
+               atomic_load_explicit(&t->fast, memory_order_relaxed) ==
+                   (uintptr_t)t &&
                !g->side &&
                atomic_load_explicit(&g->shared, memory_order_acquire) == 0)) {
         greenlet *parent = core_parent(g);

@@ -584,9 +584,14 @@ static void visit_all(struct greenlet_thread *t,
     pthread_mutex_unlock(&t->lock);
 }
 
+/* Its place in the order of starts; 0: it has not started. */
+static uint32_t order_of(const greenlet *g) {
+    return core_state(g) == GREENLET_NEW ? 0 : g->serial;
+}
+
 static int latest_first(const void *a, const void *b) {
-    uint32_t x = (*(greenlet *const *)a)->serial;
-    uint32_t y = (*(greenlet *const *)b)->serial;
+    uint32_t x = order_of(*(greenlet *const *)a);
+    uint32_t y = order_of(*(greenlet *const *)b);
     return x < y ? 1 : x > y ? -1 : 0;
 }
 

@@ -888,6 +888,76 @@ static void drain_without_memory(void *unused) {
 
 TEST(contract_26_drain_without_memory) { check_reserve(drain_without_memory); }
 
+/* Who went to the reserve and comes back by an exchange hands that slice on;
+ * how much fits into it stays as it was. Here each is a little deeper than the
+ * one whose slice it takes, and in front of that slice is another's. */
+enum { FIRST_DEPTH = 40000, DEPTHS = 16 };
+static size_t depth;
+
+__attribute__((noinline)) static greenlet_message wait_at(intptr_t who) {
+    size_t n = depth;
+    volatile unsigned char *bytes = __builtin_alloca(n);
+    for (size_t i = 0; i < n; i++)
+        bytes[i] = byte_of(who, i);
+    greenlet_message m = back(who);
+    for (size_t i = 0; i < n; i++)
+        if (bytes[i] != byte_of(who, i))
+            FAIL("greenlet %d: byte %zu of %zu", (int)who, i, n);
+    return m;
+}
+
+static greenlet_message entry_at_depths(void *value) {
+    greenlet_message m = {value, 0};
+    intptr_t who = I(value);
+    while (m.status == 0)
+        m = wait_at(who);
+    return m;
+}
+
+/* A shallow one ends: who is on its lane must go, and there is no memory. */
+static void end_without_memory(greenlet *g) {
+    faults_arm(1, FAULTS_FOREVER);
+    greenlet_unref(g);
+    faults_disarm();
+}
+
+static void reserve_changes_hands(void *unused) {
+    static greenlet *d;
+    static int i;
+    (void)unused;
+    configure_reserve();
+    CHECK_EQ(greenlet_set_name(greenlet_main(), "target"), 0);
+    a = spawn_named(entry_shallow, "dying");
+    b = spawn_named(entry_shallow, "dying as well");
+    CHECK_MSG(go(a, 1), 1, 0);
+    CHECK_MSG(go(b, 2), 2, 0);
+    depth = FIRST_DEPTH;
+    c = spawn(entry_at_depths);
+    CHECK_MSG(go(c, 3), 3, 0);
+    end_without_memory(a);
+    d = spawn(entry_at_depths);
+    CHECK_MSG(go(d, 4), 4, 0);
+    end_without_memory(b);
+    CHECK_EQ(resumed, 2);
+    a = spawn(entry_at_depths);
+    for (i = 0; i < DEPTHS; i++) {
+        depth += 64;
+        CHECK_MSG(go(a, 5), 5, 0);
+        depth += 64;
+        CHECK_MSG(go(d, 4), 4, 0);
+    }
+    CHECK_MSG(greenlet_throw(a, 3, V(7)), 7, 3);
+    CHECK_MSG(greenlet_throw(c, 3, V(8)), 8, 3);
+    CHECK_MSG(greenlet_throw(d, 3, V(9)), 9, 3);
+    greenlet_unref(a);
+    greenlet_unref(c);
+    greenlet_unref(d);
+}
+
+TEST(contract_26_a_slice_of_the_reserve_changes_hands) {
+    check_reserve(reserve_changes_hands);
+}
+
 /* ---- Nothing leaks over many failures
  * ------------------------------------------ */
 

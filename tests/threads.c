@@ -539,6 +539,28 @@ TEST(contract_18_shutdown_kills_the_latest_started_first) {
     greenlet_unref(c);
 }
 
+/* At its end: was `c` still there? */
+static greenlet_message entry_looks(void *value) {
+    back(I(value));
+    note(greenlet_get_state(c) == GREENLET_NEW ? 'n' : 'd');
+    return val(0);
+}
+
+/* One that never started comes after them, whatever was in its place before. */
+TEST(contract_18_shutdown_comes_to_new_ones_last) {
+    a = spawn(entry_looks);
+    go(a, 'a');
+    b = spawn(entry_echo); /* later than a, and ends */
+    go(b, 'b');
+    greenlet_unref(b);
+    c = spawn(entry_echo); /* the same memory, if nothing checks */
+    CHECK_EQ(greenlet_thread_shutdown(), 0);
+    CHECK_STR(notes(), "n");
+    CHECK_EQ(greenlet_get_state(c), GREENLET_DEAD);
+    greenlet_unref(a);
+    greenlet_unref(c);
+}
+
 static greenlet_message entry_refuses(void *value) {
     greenlet_message m = back(I(value));
     note(m.status == GREENLET_EXIT ? 'r' : 'v');

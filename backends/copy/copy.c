@@ -97,8 +97,10 @@ static size_t lead(const struct greenlet_thread *t, const greenlet *g,
                                                       : 0;
 }
 
+/* What the slice of so many bytes has room for. One of the reserve: what is
+ * known to; less than at first once it was exchanged for fewer. */
 static size_t capacity(unsigned class, size_t saved) {
-    return class == RESERVE_CLASS ? (saved + 127) & ~(size_t)63
+    return class == RESERVE_CLASS ? (saved + 63) & ~(size_t)63
                                   : slice_bytes(class);
 }
 
@@ -116,7 +118,7 @@ static char *take_slice(struct greenlet_thread *t, const greenlet *g, size_t n,
     unsigned c = slice_class(n + (in_place(t) && n > SLICE_FINE ? 48 : 0));
     char *slot = slice_take(&t->b.slices, c);
     if (unlikely(!slot)) {
-        size_t bytes = capacity(RESERVE_CLASS, n);
+        size_t bytes = capacity(RESERVE_CLASS, in_place(t) ? n + 63 : n);
         if (!must || bytes > t->b.reserve_bytes - t->b.reserve_used)
             return NULL;
         c = RESERVE_CLASS;
@@ -206,6 +208,7 @@ static inline void vacate(struct greenlet_thread *t, struct copy_region *r) {
 static inline void occupy(struct greenlet_thread *t, greenlet *to,
                           struct copy_region *r) {
     to->b.lane = (uint16_t)(r - t->b.lanes);
+    r->used = false;
     lane_to_end(t, r);
 }
 
@@ -310,17 +313,12 @@ static bool reserve_slice(struct greenlet_thread *t, greenlet *o, size_t n,
     return true;
 }
 
-/* Gives back the slices of those that have no saved byte. */
+/* Gives back the slices of those that have no saved byte. Only in place is
+ * there one: on a lane the only owner has found none. */
 static void unreserve(struct greenlet_thread *t, struct copy_region *r) {
     for (greenlet *o = r->head; o; o = o->b.next)
-        if (o->b.slice && o->b.saved == 0) {
-            char *slot = in_place(t)
-                             ? slot_of(t, o)
-                             : o->b.slice + (o->b.base - (char *)o->b.sp) -
-                                   slice_bytes(o->b.class);
-            give_slot(t, slot, o->b.class);
-            o->b.slice = NULL;
-        }
+        if (o->b.saved == 0)
+            drop_slice(t, o);
 }
 
 /* May n bytes and the slice of `to` change places, in one pass? Done where it
@@ -591,8 +589,6 @@ static __attribute__((noinline)) void *fill(struct greenlet_thread *t,
     size_t n = to->b.saved;
 
     p->frame = NULL;
-    if (p->dying && r->head == p->from)
-        r->head = p->from->b.next;
     if (n) {
         p->moved += n;
         TRACE_FILLED(t, p->after, to, n);

@@ -394,7 +394,7 @@ class Image:
         def key(g: Greenlet):
             return (g.thread.tid if g.thread else 1 << 31,
                     g.thread.address if g.thread else 0, not g.is_main,
-                    g.serial or 1 << 32, g.address)
+                    g.serial if g.state != "new" else 1 << 32, g.address)
         self.greenlets.sort(key=key)
         for number, g in enumerate(self.greenlets):
             g.id = number
