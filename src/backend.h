@@ -35,7 +35,7 @@
 #include "core.h"
 
 /* Is [p, p + n) in memory? Fast where it was before; check.c. */
-bool check_known(struct greenlet_thread *t, const void *p, size_t n);
+bool check_known(const struct greenlet_thread *t, const void *p, size_t n);
 
 /* The thread's first use: t->main (active, current) runs on the thread's own
  * stack; t->lanes, lane_bytes and stack_bytes are set. 0 or -ENOMEM: then
@@ -113,8 +113,9 @@ struct backend_point_info {
 void backend_point(struct greenlet_thread *t, const greenlet *g,
                    struct backend_point_info *out);
 
-/* Where `g` may run: [*low, *high), 0 and -1 if not known. Below *low is a
- * guard of *guard bytes. Async-signal-safe. */
+/* Where `g` may run: [*low, *high), 0 and -1 if not known, as of one whose
+ * record cannot be followed. Below *low is a guard of *guard bytes.
+ * Async-signal-safe. */
 void backend_bounds(const struct greenlet_thread *t, const greenlet *g,
                     uintptr_t *low, uintptr_t *high, size_t *guard);
 

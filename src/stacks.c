@@ -39,17 +39,21 @@ static char *low_of(const struct stack_chunk *k, unsigned i) {
     return k->memory + i * (k->slot_bytes + GUARD_BYTES) + GUARD_BYTES;
 }
 
-const char *stack_slot_sound(struct greenlet_thread *t,
+const char *stack_slot_sound(const struct greenlet_thread *t,
                              const struct stack_slot *slot) {
+    const struct stack_chunk *k;
     bool good = !((uintptr_t)slot % _Alignof(struct stack_slot)) &&
                 check_known(t, slot, sizeof(*slot)) &&
                 (const char *)slot > slot->low && slot->index < CHUNK_SLOTS &&
-                !slot->fresh && check_known(t, slot->chunk, 1) &&
-                slot->low == low_of(slot->chunk, slot->index);
+                !slot->fresh && (k = slot->chunk) != NULL &&
+                !((uintptr_t)k % _Alignof(struct stack_chunk)) &&
+                check_known(t, k, sizeof(*k)) && slot->index < k->n &&
+                slot->low == low_of(k, slot->index) &&
+                (const char *)slot < slot->low + k->slot_bytes;
     return good ? NULL : "its stack is none of the pool's";
 }
 
-const char *stack_sound(struct greenlet_thread *t, struct stack s) {
+const char *stack_sound(const struct greenlet_thread *t, struct stack s) {
     const char *what = stack_slot_sound(t, s.slot);
     return what ? what
            : s.slot->low == s.low && (char *)s.slot == s.high
@@ -86,11 +90,12 @@ static void link_last(struct stack_class *c, struct stack_chunk *k) {
 }
 
 /* Writes the note of a bare slot, which thereby is in memory. */
-static struct stack_slot *note(struct stack_chunk *k, unsigned i) {
-    char *low = low_of(k, i);
+static struct stack_slot *note(struct stack_chunk *k, unsigned i, bool apart) {
+    char *low = low_of(k, i), *end = low + k->slot_bytes;
     struct stack_slot *slot =
-        (struct stack_slot *)(void *)(low + k->slot_bytes - NOTE_BYTES -
-                                      i % STAGGER * 64);
+        (struct stack_slot *)(void *)(apart ? end - memory_page()
+                                            : end - NOTE_BYTES -
+                                                  i % STAGGER * 64);
     *slot = (struct stack_slot){NULL, k, low, (unsigned char)i, 1};
     return slot;
 }
@@ -128,7 +133,8 @@ static void remove_chunk(struct stack_class *c, struct stack_chunk *k) {
     memory_free(k);
 }
 
-static struct stack_slot *take_bare(struct stack_class *c, unsigned class) {
+static struct stack_slot *take_bare(struct stack_class *c, unsigned class,
+                                    bool apart) {
     struct stack_chunk *k = c->chunks;
     if (!k || k->n_bare == 0) {
         if (add_chunk(c, class) != 0)
@@ -148,7 +154,7 @@ static struct stack_slot *take_bare(struct stack_class *c, unsigned class) {
         unlink_chunk(c, k);
         link_last(c, k);
     }
-    return note(k, i);
+    return note(k, i, apart);
 }
 
 static void give_bare(struct stack_class *c, struct stack_slot *slot) {
@@ -182,7 +188,7 @@ int stack_take(struct stack_pool *pool, size_t bytes, struct stack *out,
         slot = c->cold;
         c->cold = slot->next;
         c->n_cold--;
-    } else if (!(slot = take_bare(c, class))) {
+    } else if (!(slot = take_bare(c, class, pool->notes_apart))) {
         return -ENOMEM;
     }
     *out = stack_of(slot);

@@ -6,7 +6,9 @@
  *
  * Tops are staggered by cache lines so that they do not collide in the cache.
  * The pool's note of a stack is in the page that the stack touches anyway: one
- * that waits costs that page and nothing else.
+ * that waits costs that page and nothing else. In strict mode (strict.c) stacks
+ * are closed by pages while the notes are read: there a note has a page of its
+ * own.
  * SPDX-License-Identifier: MIT */
 #ifndef GREENLET_STACKS_H
 #define GREENLET_STACKS_H
@@ -45,6 +47,7 @@ struct stack_class {
 
 struct stack_pool {
     struct stack_class classes[STACK_CLASSES];
+    bool notes_apart; /* set before the first stack is taken */
 };
 
 static inline struct stack stack_of(struct stack_slot *slot) {
@@ -65,8 +68,8 @@ void stack_give(struct stack_pool *pool, struct stack s);
 void stack_pool_destroy(struct stack_pool *pool);
 
 /* NULL, or why `s` cannot be a stack in use; checked as backend_sound() is. */
-const char *stack_sound(struct greenlet_thread *t, struct stack s);
-const char *stack_slot_sound(struct greenlet_thread *t,
+const char *stack_sound(const struct greenlet_thread *t, struct stack s);
+const char *stack_slot_sound(const struct greenlet_thread *t,
                              const struct stack_slot *slot);
 
 /* Bytes of the guard below each stack. */

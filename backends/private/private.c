@@ -16,6 +16,7 @@
 #include "backend.h"
 
 int backend_adopt(struct greenlet_thread *t) {
+    t->b.pool.notes_apart = t->strict;
     return stack_take(&t->b.pool, t->stack_bytes, &t->b.reserve, NULL);
 }
 
@@ -110,8 +111,8 @@ void backend_describe(const greenlet *g, greenlet_stack *out,
 
 void backend_bounds(const struct greenlet_thread *t, const greenlet *g,
                     uintptr_t *low, uintptr_t *high, size_t *guard) {
-    (void)t;
-    bool own = core_state(g) == GREENLET_ACTIVE && g->b.slot;
+    bool own = core_state(g) == GREENLET_ACTIVE && g->b.slot &&
+               !stack_slot_sound(t, g->b.slot);
     *low = own ? (uintptr_t)g->b.slot->low : 0;
     *high = own ? (uintptr_t)g->b.slot : UINTPTR_MAX;
     *guard = own ? stack_guard_bytes() : 0;

@@ -137,6 +137,7 @@ static void drop_stack(struct greenlet_thread *t, struct stack s) {
 
 int backend_adopt(struct greenlet_thread *t) {
     t->main->b.stack.high = MAIN_BASE;
+    t->b.pool.notes_apart = t->strict;
     return stack_take(&t->b.pool, bytes_for(t, t->main), &t->b.reserve, NULL);
 }
 
@@ -216,11 +217,11 @@ void backend_describe(const greenlet *g, greenlet_stack *out,
 
 void backend_bounds(const struct greenlet_thread *t, const greenlet *g,
                     uintptr_t *low, uintptr_t *high, size_t *guard) {
-    (void)t;
-    bool own = g->b.stack.high == MAIN_BASE; /* the thread's own stack */
-    *low = (uintptr_t)g->b.stack.low;
-    *high = own ? UINTPTR_MAX : (uintptr_t)g->b.stack.high;
-    *guard = own ? 0 : stack_guard_bytes();
+    /* The thread's own stack has no note. */
+    bool known = g->b.stack.high != MAIN_BASE && !stack_sound(t, g->b.stack);
+    *low = known ? (uintptr_t)g->b.stack.low : 0;
+    *high = known ? (uintptr_t)g->b.stack.high : UINTPTR_MAX;
+    *guard = known ? stack_guard_bytes() : 0;
 }
 
 /* ---- For checks -------------------------------------------------------- */
