@@ -140,12 +140,13 @@ static void add_ring(struct greenlet_thread *t) {
         return;
     }
     off_t at = (off_t)(TRACE_PAGE + h->threads * h->stride);
+    size_t bytes = (size_t)h->stride;
     struct core_trace *trace = memory_alloc(sizeof(*trace));
     /* All of it now: a write to a page that the disk has no room for would
      * be a SIGBUS. */
-    int error = trace ? posix_fallocate(file.fd, at, (off_t)h->stride) : ENOMEM;
+    int error = trace ? posix_fallocate(file.fd, at, (off_t)bytes) : ENOMEM;
     char *p = error ? MAP_FAILED
-                    : mmap(NULL, h->stride, PROT_READ | PROT_WRITE, MAP_SHARED,
+                    : mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED,
                            file.fd, at);
     if (p == MAP_FAILED) {
         if (h->lost++ == 0)
@@ -159,7 +160,7 @@ static void add_ring(struct greenlet_thread *t) {
     trace->names = (struct trace_name *)(void *)(p + TRACE_PAGE);
     trace->events = (struct trace_event *)(void *)(trace->names + TRACE_NAMES);
     trace->mask = h->events - 1;
-    trace->bytes = h->stride;
+    trace->bytes = bytes;
     trace->head->tid = (uint32_t)t->tid;
     memcpy(trace->head->magic, "thread", 7);
     h->threads++;

@@ -13,14 +13,14 @@
  *
  * The frame of registers_hold, esp at the call:
  *
- *   esp + 44  seed
- *   esp + 40  argument
- *   esp + 36  call
- *   esp + 32  return address
- *   esp + 28  ebp
- *   esp + 24  ebx
- *   esp + 20  esi
- *   esp + 16  edi
+ *   esp + 56  seed
+ *   esp + 52  argument
+ *   esp + 48  call         a multiple of 16, as is esp
+ *   esp + 44  return address
+ *   esp + 40  ebp
+ *   esp + 36  ebx
+ *   esp + 32  esi
+ *   esp + 28  edi
  *   esp +  4  unused
  *   esp       argument of the call
  *
@@ -54,20 +54,20 @@ registers_hold:
         pushl   %edi
         .cfi_adjust_cfa_offset 4
         .cfi_rel_offset edi, 0
-        subl    $12, %esp
-        .cfi_adjust_cfa_offset 12
-        pushl   40 - 4(%esp)
+        subl    $24, %esp
+        .cfi_adjust_cfa_offset 24
+        pushl   52 - 4(%esp)
         .cfi_adjust_cfa_offset 4
         HERE    ecx
         movl    $1, asked - .Lhere(%ecx)
-        movl    44(%esp), %edx
+        movl    56(%esp), %edx
         leal    1(%edx), %ebx
         leal    2(%edx), %ebp
         leal    3(%edx), %esi
         leal    4(%edx), %edi
-        call    *36(%esp)
+        call    *48(%esp)
         /* live: ebx, ebp, esi, edi under test, esp */
-        movl    44(%esp), %edx
+        movl    56(%esp), %edx
         xorl    %eax, %eax
         .macro  COMPARE reg, number
         leal    \number(%edx), %ecx
@@ -82,8 +82,8 @@ registers_hold:
         COMPARE %edi, 4
         HERE    ecx
         orl     inside - .Lhere(%ecx), %eax
-        addl    $16, %esp
-        .cfi_adjust_cfa_offset -16
+        addl    $28, %esp
+        .cfi_adjust_cfa_offset -28
         popl    %edi
         .cfi_adjust_cfa_offset -4
         .cfi_restore edi

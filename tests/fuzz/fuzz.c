@@ -48,7 +48,8 @@ static uint64_t random_from(uint64_t *state) {
  * often, and in a row. */
 static size_t generate(uint64_t seed, uint8_t *program) {
     uint64_t state = seed;
-    size_t n = 8 + random_from(&state) % (random_from(&state) % 4 ? 120 : 500);
+    size_t n = (size_t)(8 + random_from(&state) %
+                                (random_from(&state) % 4 ? 120 : 500));
     uint64_t without = random_from(&state) & random_from(&state);
     if (random_from(&state) % 4 == 0)
         without = 0;

@@ -198,9 +198,9 @@ static __attribute__((noinline)) bool hop(struct life *me) {
 /* Typically some hundred bytes in all, sometimes some thousand. */
 static __attribute__((noinline)) bool dwell(struct life *me) {
     uint64_t r = roll();
-    size_t bytes = 16 + 16 * (r & 7);
+    size_t bytes = (size_t)(16 + 16 * (r & 7));
     if ((r >> 8 & 511) == 0)
-        bytes = 16 * (1 + (r >> 16) % 500);
+        bytes = (size_t)(16 * (1 + (r >> 16) % 500));
     unsigned char *room = __builtin_alloca(bytes);
     int index = me->n++;
     bool lives_on = true;
