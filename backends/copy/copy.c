@@ -310,17 +310,12 @@ static bool reserve_slice(struct greenlet_thread *t, greenlet *o, size_t n,
     return true;
 }
 
-/* Gives back the slices of those that have no saved byte. */
+/* Gives back the slices of those that have no saved byte. Only in place is
+ * there one: on a lane the only owner has found none. */
 static void unreserve(struct greenlet_thread *t, struct copy_region *r) {
     for (greenlet *o = r->head; o; o = o->b.next)
-        if (o->b.slice && o->b.saved == 0) {
-            char *slot = in_place(t)
-                             ? slot_of(t, o)
-                             : o->b.slice + (o->b.base - (char *)o->b.sp) -
-                                   slice_bytes(o->b.class);
-            give_slot(t, slot, o->b.class);
-            o->b.slice = NULL;
-        }
+        if (o->b.saved == 0)
+            drop_slice(t, o);
 }
 
 /* May n bytes and the slice of `to` change places, in one pass? Done where it
@@ -591,8 +586,6 @@ static __attribute__((noinline)) void *fill(struct greenlet_thread *t,
     size_t n = to->b.saved;
 
     p->frame = NULL;
-    if (p->dying && r->head == p->from)
-        r->head = p->from->b.next;
     if (n) {
         p->moved += n;
         TRACE_FILLED(t, p->after, to, n);
