@@ -208,6 +208,7 @@ static inline void vacate(struct greenlet_thread *t, struct copy_region *r) {
 static inline void occupy(struct greenlet_thread *t, greenlet *to,
                           struct copy_region *r) {
     to->b.lane = (uint16_t)(r - t->b.lanes);
+    r->used = false;
     lane_to_end(t, r);
 }
 
