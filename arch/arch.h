@@ -14,13 +14,12 @@
  *   arch_after   sends the message through core_after(), then resumes the
  *                image above it: made by arch_push_after.
  *
- *
  * and one belongs to greenlet_inline.h, on the CPUs that it knows:
  *
  *   arch_inline  goes on behind an inline switch: made by that.
  *
  * All are listed in the section "greenlet_resume". sp is always aligned as
- * the ABI wants it at a call; that of an inline switch, to a word.
+ * the ABI wants it at a call.
  *
  * SPDX-License-Identifier: MIT */
 #ifndef GREENLET_ARCH_H
@@ -80,9 +79,9 @@ struct arch_copy *arch_copy_prepare(uintptr_t how, void *sp);
 void *arch_copy_fill(struct arch_copy *copy);
 
 /* Optional, in a file move.c (ARCH_MOVE in arch_cpu.h): copies that are tuned
- * to the CPU, for ranges of 256 bytes and more, multiples of ARCH_STACK_ALIGN
- * that do not overlap. They run on any stack, with all of its bytes valid
- * memory, and use little of it. */
+ * to the CPU for ranges of 256 bytes and more. Any multiple of
+ * ARCH_STACK_ALIGN may come, 0 too; the ranges do not overlap. They run on any
+ * stack, with all of its bytes valid memory, and use little of it. */
 void arch_move(void *dst, const void *src, size_t n);
 void arch_exchange(void *x, void *y, size_t n);
 bool arch_exchange_pays(size_t n); /* against two arch_move()              */

@@ -252,7 +252,7 @@ __attribute__((aligned(64))) greenlet_message greenlet_switch(greenlet *to,
 #if BACKEND_SHORT_WAYS
         if (home == (fast | CORE_REFILL))
             return backend_refill(t, m, to);
-        if (home == (fast | CORE_READY) && fast == (uintptr_t)t)
+        if (home == (fast | CORE_READY))
             return backend_start(t, m, to);
 #endif
     }

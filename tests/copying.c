@@ -131,6 +131,37 @@ static void *names_lanes(void *unused) {
     return NULL;
 }
 
+/* A lane that somebody has come back to is passed over once by those who
+ * start; starts alone do not count as that. */
+static void *spares_who_came_back(void *unused) {
+    enum { LANES = 3 };
+    static greenlet *all[2 * LANES + 1];
+    (void)unused;
+    greenlet_thread_options o = GREENLET_THREAD_OPTIONS_INIT;
+    o.lanes = LANES;
+    CHECK_EQ(greenlet_thread_configure(&o), 0);
+    for (int i = 0; i < 2 * LANES; i++) {
+        all[i] = spawn(entry_pump);
+        CHECK_MSG(go(all[i], i), i, 0);
+    }
+    CHECK_MSG(go(all[0], 7), 7, 0); /* to its lane, the next to be given */
+    all[2 * LANES] = spawn(entry_pump);
+    CHECK_MSG(go(all[2 * LANES], 8), 8, 0);
+    greenlet_statistics s = GREENLET_STATISTICS_INIT, then;
+    CHECK_EQ(greenlet_thread_statistics(&s), 0);
+    then = s;
+    CHECK_MSG(go(all[0], 9), 9, 0);
+    CHECK_EQ(greenlet_thread_statistics(&s), 0);
+    CHECK_EQ(s.evictions, then.evictions);
+    for (int i = 0; i <= 2 * LANES; i++)
+        greenlet_unref(all[i]);
+    return NULL;
+}
+
+TEST(contract_31_starts_spare_who_came_back) {
+    test_join(test_thread(spares_who_came_back, NULL));
+}
+
 TEST(contract_31_lane_numbers_are_checked) {
     test_join(test_thread(names_lanes, NULL));
 }

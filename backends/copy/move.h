@@ -1,8 +1,8 @@
 /* The one primitive through which every byte of a stack moves.
  *
  * All ranges are multiples of 8 bytes (of 16 where sp is always one) and
- * 8-aligned. Runs on any stack; must
- * not be instrumented: it reads and writes whole stacks, redzones included.
+ * 8-aligned. Runs on any stack; must not be instrumented: it reads and writes
+ * whole stacks, redzones included.
  *
  * SPDX-License-Identifier: MIT */
 #ifndef GREENLET_COPY_MOVE_H
