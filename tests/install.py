@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
 """Installs into a temporary prefix and uses what is there, in TAP: the example
-hello.c through pkg-config, as C and C++, shared and static.
+hello.c through pkg-config, as C and C++, shared and static; and the tools for
+debugging, as far as they are built (--debug: libgreenlet-debug is).
 
-    install.py BUILD SOURCE              (MESON, CC, CXX, PKG_CONFIG: the tools)
+    install.py BUILD SOURCE [--debug]    (MESON, CC, CXX, PKG_CONFIG: the tools)
 """
 
 import os
@@ -74,10 +75,13 @@ def pkg_config(pc, root, *options):
     return shlex.split(run([*PKG_CONFIG, *options, "greenlet"], env=env))
 
 
-def files(pc, root):
+def files(pc, root, debug):
     names = {p.name for p in root.rglob("*") if not p.is_dir()}
     wanted = {"greenlet.h", "greenlet.pc", "libgreenlet.a", "libgreenlet.so",
-              "libgreenlet.so.0"}
+              "libgreenlet.so.0", "greenlet-core", "greenlet-trace",
+              "greenlet-gdb.py"}
+    if debug:
+        wanted.add("libgreenlet-debug.so.0")
     if wanted - names:
         raise Failed(f"not installed: {sorted(wanted - names)}")
     headers = {n for n in names if n.endswith(".h")}
@@ -97,10 +101,62 @@ def build_and_run(pc, root, source, compiler, static, out):
     return run([out], env=env).split("\n")
 
 
-def main(build, source):
+# What the dump of libgreenlet-debug says of a suspended greenlet.
+DUMP = """#include <greenlet.h>
+#include <greenlet_debug.h>
+greenlet_message waits(void *value);
+greenlet_message waits(void *value) {
+    greenlet_message m = greenlet_switch(greenlet_main(), value);
+    return m.status ? m : (greenlet_message){value, 0};
+}
+int main(void) {
+    greenlet_options o = GREENLET_OPTIONS_INIT;
+    greenlet *g = greenlet_new(waits, &o);
+    greenlet_set_name(g, "sleeper");
+    greenlet_switch(g, NULL);
+    greenlet_debug_dump(1, 0);
+    greenlet_unref(g);
+    return 0;
+}
+"""
+
+
+def check_tools(pc, root, debug):
+    """They find their own files, and libgreenlet its libgreenlet-debug."""
+    (root / "dump.c").write_text(DUMP)
+    out = root / "dump"
+    run([*CC, root / "dump.c", "-rdynamic", "-o", out,
+         *pkg_config(pc, root, "--cflags", "--libs")])
+    env = dict(os.environ, LD_LIBRARY_PATH=str(pc.parent))
+    for name in ("GREENLET_CHECK", "GREENLET_DEBUG_LIBRARY"):
+        env.pop(name, None)
+    said = run([out], env=env)
+    for text in ["'sleeper'", "suspended"] + (["waits+"] if debug else []):
+        if text not in said:
+            raise Failed(f"no \"{text}\" in the dump:\n{said}")
+    trace = next(root.rglob("bin/greenlet-trace"))
+    said = run([trace, "-t", "-", out], env=env)
+    if not any(all(w in line for w in ("start", "main", "sleeper"))
+               for line in said.splitlines()):
+        raise Failed(f"no start in the trace:\n{said}")
+    core = next(root.rglob("bin/greenlet-core"))
+    if "backtrace" not in run([core, "--help"]):
+        raise Failed("greenlet-core --help")
+    found = [p for p in root.rglob("*-gdb.py") if "auto-load" in p.parts]
+    if len(found) != 1:
+        raise Failed(f"for gdb to load: {found}")
+    # Its name is that of the library's file, with all links followed.
+    library = pc.parent / found[0].name.removesuffix("-gdb.py")
+    if not library.is_file() or library.is_symlink():
+        raise Failed(f"{found[0].name} is for no file that is installed")
+
+
+def main(build, source, *options):
+    debug = "--debug" in options
     names = ["installs", "everything is there, and no other header",
              "the version is the header's", "C, shared", "C, static",
-             "C++, shared", "C++, static", "the headers as C++11 and as C99"]
+             "C++, shared", "C++, static", "the headers as C++11 and as C99",
+             "the tools for debugging, from there"]
     print(f"TAP version 13\n1..{len(names)}")
     if not shutil.which(PKG_CONFIG[0]):
         for number, name in enumerate(names, 1):
@@ -140,13 +196,14 @@ def main(build, source):
             state["pc"] = install(build, root)
 
         steps = [step_install,
-                 lambda: files(state["pc"], root),
+                 lambda: files(state["pc"], root, debug),
                  lambda: check_version(state["pc"], root),
                  lambda: check_hello(state["pc"], root, False),
                  lambda: check_hello(state["pc"], root, True),
                  lambda: check_cpp(state["pc"], root, False),
                  lambda: check_cpp(state["pc"], root, True),
-                 lambda: check_header(state["pc"], root)]
+                 lambda: check_header(state["pc"], root),
+                 lambda: check_tools(state["pc"], root, debug)]
         for number, (name, step) in enumerate(zip(names, steps), 1):
             try:
                 if number > 1 and "pc" not in state:
@@ -162,6 +219,6 @@ def main(build, source):
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 3:
+    if len(sys.argv) < 3 or sys.argv[3:] not in ([], ["--debug"]):
         sys.exit(__doc__)
     sys.exit(main(*sys.argv[1:]))

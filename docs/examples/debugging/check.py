@@ -101,7 +101,7 @@ def main(page: str, *programs: str) -> int:
     for name, env, statuses, patterns in expected:
         status, out = run(by_name[name], **env)
         setting = " ".join(f"{k}={v}" for k, v in env.items())
-        command = f"{setting} ./{name}".strip()
+        command = f"{setting} ./{os.path.basename(by_name[name])}".strip()
         missing = [p for p in patterns if not re.search(p, out)]
         problem = None
         if status not in statuses or missing:
