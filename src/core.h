@@ -13,6 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "annotate.h"
 #include "greenlet.h"
 #include "names.h"
 
@@ -57,6 +58,7 @@ struct greenlet {
     _Atomic uint8_t state;  /* greenlet_state or CORE_FREED           */
     uint8_t flags;
     uint16_t reserved;
+    ANNOTATE_STATE(greenlet);
 };
 
 /* What few greenlets have. */
@@ -149,7 +151,8 @@ enum {
     SLOW_CHECK = 4,
     SLOW_DROPPED = 8,  /* the current greenlet has lost its last reference */
     SLOW_SPECIAL = 16, /* the current greenlet is CORE_SPECIAL             */
-    SLOW_FORBID = 32   /* inside a hook that must not switch               */
+    SLOW_FORBID = 32,  /* inside a hook that must not switch               */
+    SLOW_WATCHED = 64  /* by a tool: see annotate.h                        */
 };
 
 struct greenlet_slab;
@@ -203,6 +206,7 @@ struct greenlet_thread {
     void *block;                          /* what to free */
     struct greenlet_thread *next, **link; /* all threads; core_threads_lock */
     struct backend_thread b;
+    ANNOTATE_STATE(thread);
 };
 
 /* The calling thread's, or core_nobody. */

@@ -43,6 +43,7 @@ void *memory_map(size_t bytes, size_t align) {
             munmap(p + head + bytes, extra - head);
         p += head;
     }
+    annotate_mapped(p, bytes);
     errno = saved;
     return p;
 }
@@ -66,7 +67,7 @@ static bool guard_markers(void) {
             close(fd[0]);
             close(fd[1]);
         }
-        munmap(p, page);
+        memory_unmap(p, page);
     }
     atomic_store_explicit(&known, answer, memory_order_relaxed);
     return answer == 1;
@@ -75,14 +76,16 @@ static bool guard_markers(void) {
 int memory_guard(void *p, size_t bytes) {
     int saved = errno, status;
     counted();
-    status = guard_markers() ? madvise(p, bytes, MADV_GUARD_INSTALL)
-                             : mprotect(p, bytes, PROT_NONE);
+    status = !ANNOTATE_PLAIN_GUARDS && guard_markers()
+                 ? madvise(p, bytes, MADV_GUARD_INSTALL)
+                 : mprotect(p, bytes, PROT_NONE);
     errno = saved;
     return status ? -ENOMEM : 0;
 }
 
 void memory_unmap(void *p, size_t bytes) {
     int saved = errno;
+    annotate_unmapped(p, bytes);
     munmap(p, bytes);
     errno = saved;
 }

@@ -90,10 +90,10 @@ int greenlet_read_stack(const greenlet *g, const void *address, void *dst,
         in_slice = s.saved_bytes - (at - sp);
         if (in_slice > n)
             in_slice = n;
-        memcpy(dst, saved + (at - sp), in_slice);
+        annotate_copy(dst, saved + (at - sp), in_slice);
     }
-    memcpy((char *)dst + in_slice, (const char *)address + in_slice,
-           n - in_slice);
+    annotate_copy((char *)dst + in_slice, (const char *)address + in_slice,
+                  n - in_slice);
     return 0;
 }
 

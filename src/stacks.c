@@ -124,6 +124,8 @@ static struct stack_slot *take_bare(struct stack_class *c, unsigned class) {
     if (!slot->guarded &&
         memory_guard(slot->low - GUARD_BYTES, GUARD_BYTES) != 0)
         return NULL;
+    if (!slot->guarded)
+        annotate_stack(slot->low, slot->low + k->slot_bytes);
     slot->guarded = 1;
     k->bare = slot->next;
     if (k->n_bare-- == k->n)

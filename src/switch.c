@@ -257,8 +257,9 @@ void core_commit_slow(struct greenlet_thread *t, greenlet *from, greenlet *to,
     core_refresh(t);
 }
 
-greenlet_message core_after(greenlet_message m) {
+ANNOTATE_FROM_ASM greenlet_message core_after(greenlet_message m) {
     struct greenlet_thread *t = core_self;
+    annotate_arrive(t);
     greenlet *origin = t->origin, *to = t->current;
     greenlet_event event = t->event;
     bool fresh = t->fresh;
@@ -280,6 +281,7 @@ greenlet_message core_after(greenlet_message m) {
         core_unref_quietly(origin);
     else
         greenlet_unref(origin);
+    annotate_call();
     return m;
 }
 
@@ -321,7 +323,7 @@ static greenlet *heir(struct greenlet_thread *t, greenlet *g,
     }
 }
 
-_Noreturn void core_finish(greenlet_message last) {
+_Noreturn ANNOTATE_FROM_ASM void core_finish(greenlet_message last) {
     struct greenlet_thread *t = core_self;
     greenlet *g = t->current;
 

@@ -45,6 +45,12 @@ void test_register(struct test_case *c);
     }                                                                          \
     static void test_##id(void)
 
+/* A function whose locals are on the stack that it runs on, and not where
+ * AddressSanitizer keeps them to find uses after the return. */
+#if defined(__clang__) || defined(__GNUC__)
+#define TEST_REAL_STACK __attribute__((no_sanitize("address")))
+#endif
+
 /* ---- Checks ----------------------------------------------------------- */
 
 TEST_NORETURN void test_fail(const char *file, int line, const char *format,

@@ -193,6 +193,7 @@ static int open_lane(struct greenlet_thread *t, struct copy_region *r) {
     r->memory = p;
     r->low = p + GUARD_BYTES;
     r->base = p + bytes - index * STAGGER_BYTES % spare;
+    annotate_stack(r->low, r->base);
     return 0;
 }
 
@@ -363,6 +364,7 @@ static void save(struct greenlet_thread *t, struct copy_plan *p) {
             if (o == p->from)
                 done += ARCH_FRAME_BYTES; /* assembly's */
             move_bytes(o->b.slice + done, sp + done, n - done);
+            annotate_saved(o, sp + o->b.saved, n - o->b.saved);
             note_eviction(t, p, o, n - o->b.saved);
             o->b.saved = (uint32_t)n;
         }
@@ -467,7 +469,7 @@ static inline struct arch_copy *prepare_refill(struct greenlet_thread *t,
 }
 
 /* On the caller's stack; sp is where its frame belongs. */
-struct arch_copy *arch_copy_prepare(unsigned how, void *sp) {
+ANNOTATE_FROM_ASM struct arch_copy *arch_copy_prepare(unsigned how, void *sp) {
     struct greenlet_thread *t = core_self;
     return likely(how == HOW_REFILL) ? prepare_refill(t, sp)
                                      : prepare(t, how, sp);
@@ -480,6 +482,7 @@ static void exchange(struct greenlet_thread *t, struct copy_plan *p) {
     size_t n = (size_t)(x->b.base - (char *)x->b.sp), saved = to->b.saved;
     char *end = to->b.slice + saved, *base = to->b.base;
     size_t both = n < saved ? n : saved;
+    annotate_saved(x, x->b.sp, n);
     move_exchange(base - both, end - both, both);
     if (n > both)
         move_bytes(end - n, base - n, n - both);
@@ -494,11 +497,17 @@ static void exchange(struct greenlet_thread *t, struct copy_plan *p) {
     p->region->head = NULL;
 }
 
-static __attribute__((noinline)) void *fill(struct greenlet_thread *t,
-                                            struct copy_plan *p) {
+static __attribute__((noinline)) ANNOTATE_BARE void *
+fill(struct greenlet_thread *t, struct copy_plan *p) {
     struct copy_region *r = p->region;
     greenlet *to = p->to;
     size_t n = to->b.saved;
+
+    annotate_leave(t, p->from, p->dying);
+    if (p->fresh)
+        annotate_open(to->b.base - ARCH_PRIMED_BYTES, ARCH_PRIMED_BYTES);
+    else
+        annotate_open(to->b.sp, n);
 
     if (p->dying && r->head == p->from)
         r->head = p->from->b.next;
@@ -517,12 +526,14 @@ static __attribute__((noinline)) void *fill(struct greenlet_thread *t,
         move_bytes(to->b.sp, to->b.slice, n);
         drop_slice(t, to);
     }
+    if (n)
+        annotate_filled(to, to->b.sp, n);
     if (r->head != to) {
         to->b.next = r->head;
         r->head = to;
     }
     if (p->fresh)
-        to->b.sp = arch_prime(to->b.base, to->entry);
+        to->b.sp = arch_prime(to->b.base, annotate_entry(to->entry));
     if (!in_place(t))
         core_set_near(t, to);
     if (p->moved) {
@@ -534,7 +545,7 @@ static __attribute__((noinline)) void *fill(struct greenlet_thread *t,
 }
 
 /* On run_sp, below all that is written. Returns the image to resume. */
-void *arch_copy_fill(struct arch_copy *c) {
+ANNOTATE_BARE ANNOTATE_FROM_ASM void *arch_copy_fill(struct arch_copy *c) {
     struct copy_plan *p = plan_of(c);
     struct greenlet_thread *t = core_self;
     greenlet *to = p->to;
@@ -637,7 +648,8 @@ static void *commit(struct greenlet_thread *t, greenlet *from, greenlet *to,
     if (fresh) {
         occupy(t, to, t->b.plan.region);
         t->b.plan.region->head = to;
-        to->b.sp = arch_prime(to->b.base, to->entry);
+        annotate_open(to->b.base - ARCH_PRIMED_BYTES, ARCH_PRIMED_BYTES);
+        to->b.sp = arch_prime(to->b.base, annotate_entry(to->entry));
         core_set_near(t, to);
     }
     return how & HOW_AFTER ? arch_push_after(to->b.sp) : to->b.sp;
@@ -647,8 +659,11 @@ static __attribute__((noinline)) greenlet_message
 switch_slow(struct greenlet_thread *t, greenlet *from, greenlet *to,
             greenlet_message m, unsigned how) {
     int direct = survey(t, from, to, false);
-    if (direct > 0)
-        return arch_switch(m, &from->b.sp, commit(t, from, to, how));
+    if (direct > 0) {
+        void *image = commit(t, from, to, how);
+        annotate_leave(t, from, false);
+        return arch_switch(m, &from->b.sp, image);
+    }
     if (direct < 0 && how & HOW_MUST)
         core_fatal("no memory for a lane", to, from);
     if (direct < 0)
@@ -678,6 +693,7 @@ _Noreturn void backend_exit(struct greenlet_thread *t, greenlet *dying,
         struct copy_region *r = region_of(t, dying);
         void *image = commit(t, dying, to, how);
         vacate(t, r);
+        annotate_leave(t, dying, true);
         arch_switch(m, &t->b.nowhere, image);
     } else {
         arch_switch_copy(m, how);

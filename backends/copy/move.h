@@ -11,6 +11,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "annotate.h"
+
 #define MOVE_PLAIN                                                             \
     __attribute__((no_sanitize("address", "undefined", "thread")))
 
@@ -40,7 +42,7 @@ MOVE_PLAIN static inline void move_small(void *dst, const void *src, size_t n) {
 
 /* For any size. */
 MOVE_PLAIN static inline void move_bytes(void *dst, const void *src, size_t n) {
-    if (n > 4096)
+    if (n > 4096 && !ANNOTATE_ASAN && !ANNOTATE_TSAN)
         memcpy(dst, src, n);
     else
         move_small(dst, src, n);

@@ -46,7 +46,8 @@ static int start(struct greenlet_thread *t, greenlet *from, greenlet *to,
         b->stack = t->b.reserve;
         t->b.reserve = (struct stack){0};
     }
-    b->sp = arch_prime(b->stack.high, to->entry);
+    annotate_open(b->stack.high - ARCH_PRIMED_BYTES, ARCH_PRIMED_BYTES);
+    b->sp = arch_prime(b->stack.high, annotate_entry(to->entry));
     return 0;
 }
 
@@ -67,7 +68,9 @@ greenlet_message backend_switch(struct greenlet_thread *t, greenlet *from,
         if (unlikely(status))
             return (greenlet_message){NULL, status};
     }
-    return arch_switch(m, &from->b.sp, commit(t, from, to, how));
+    void *image = commit(t, from, to, how);
+    annotate_leave(t, from, false);
+    return arch_switch(m, &from->b.sp, image);
 }
 
 _Noreturn void backend_exit(struct greenlet_thread *t, greenlet *dying,
@@ -79,6 +82,7 @@ _Noreturn void backend_exit(struct greenlet_thread *t, greenlet *dying,
         t->b.reserve = dying->b.stack;
     else
         stack_give(&t->b.pool, dying->b.stack);
+    annotate_leave(t, dying, true);
     arch_switch(m, &t->b.nowhere, image);
     __builtin_unreachable();
 }

@@ -21,7 +21,7 @@
  *         | point in the |--+ |  struct point|<-+ +--------------+
  *         | header       | sp>|              |  | | point in the |
  *         |              |    +--------------+  | | header is    |
- *         |              |    | point in the |--+ | stale        |
+ *         |              |    | point in the |--+ | is NULL      |
  *   low   +--------------+    | header       |    |              |
  *           guard             +--------------+    +--------------+
  *
@@ -98,6 +98,11 @@ static __attribute__((noinline)) void *below(void) {
     return __builtin_frame_address(0);
 }
 
+static _Noreturn void jump(greenlet *from, greenlet *to) {
+    annotate_leave(core_self, from, false);
+    annotate_siglongjmp(to->b.point->env, 1);
+}
+
 /* No local is changed between sigsetjmp and its second return. */
 greenlet_message backend_hop(greenlet_message m, greenlet *from, greenlet *to,
                              bool after) {
@@ -106,7 +111,8 @@ greenlet_message backend_hop(greenlet_message m, greenlet *from, greenlet *to,
     here.sp = below();
     from->b.point = &here;
     if (sigsetjmp(here.env, 0) == 0)
-        siglongjmp(to->b.point->env, 1);
+        jump(from, to);
+    from->b.point = NULL; /* it ends with this frame */
     return arrive();
 }
 
@@ -134,7 +140,7 @@ greenlet_message backend_hop(greenlet_message m, greenlet *from, greenlet *to,
 
 static __attribute__((noinline)) void run(void) {
     greenlet_message m = arrive();
-    core_finish(core_self->current->entry(m.value));
+    core_finish(annotate_entry(core_self->current->entry)(m.value));
 }
 
 static _Noreturn __attribute__((noinline)) void begin(void) {
@@ -496,8 +502,9 @@ greenlet_message backend_switch(struct greenlet_thread *t, greenlet *from,
 
 /* A new `to` inherits the dying one's stack if that is large enough: it is
  * primed, and jumping to its top needs nothing of what is below. */
-void backend_exit(struct greenlet_thread *t, greenlet *dying, greenlet *to,
-                  greenlet_message m, unsigned how) {
+_Noreturn ANNOTATE_BARE void backend_exit(struct greenlet_thread *t,
+                                          greenlet *dying, greenlet *to,
+                                          greenlet_message m, unsigned how) {
     struct stack left = dying->b.stack;
     bool after = (how & HOW_AFTER) != 0, starts = !to->b.stack.high;
     bool inherits = starts && size_of(left) >= bytes_for(t, to);
@@ -508,12 +515,13 @@ void backend_exit(struct greenlet_thread *t, greenlet *dying, greenlet *to,
     core_commit(t, dying, to, after);
     if (starts)
         core_set_near(t, to);
+    annotate_leave(t, dying, true);
     dying->b.stack = (struct stack){0};
     dying->b.point = NULL;
     if (!inherits)
         drop_stack(t, left);
     leave(t, m, after);
-    siglongjmp(to->b.point->env, 1);
+    annotate_siglongjmp(to->b.point->env, 1);
 }
 
 void backend_release(struct greenlet_thread *t, greenlet *g) {
