@@ -221,6 +221,24 @@ static void range_of(struct greenlet_thread *t, const greenlet *g,
     }
 }
 
+/* With detect_stack_use_after_return, locals are in fake frames: 11 kinds of
+ * them, for stacks of at most 1 MiB, and as many flags as frames. */
+static void note_root(greenlet *g, bool there, uintptr_t stack_bytes) {
+    size_t most = (size_t)1 << 20;
+    size_t one = stack_bytes < most ? stack_bytes : most;
+    void *root = there ? g->note.fiber : NULL;
+    if (root == g->note.root)
+        return;
+    pthread_mutex_lock(&lock);
+    if (g->note.root)
+        __lsan_unregister_root_region(g->note.root, g->note.root_bytes);
+    g->note.root = root;
+    g->note.root_bytes = 12 * one;
+    if (root)
+        __lsan_register_root_region(root, g->note.root_bytes);
+    pthread_mutex_unlock(&lock);
+}
+
 /* The frames of a greenlet that dies are left without having ended. */
 static ANNOTATE_BARE void clean(uintptr_t low, uintptr_t high) {
     uintptr_t here = (uintptr_t)__builtin_frame_address(0);
@@ -254,10 +272,12 @@ bool annotate_adopt(struct greenlet_thread *t) {
 ANNOTATE_BARE void annotate_leave(struct greenlet_thread *t, greenlet *from,
                                   bool dying) {
 #if ANNOTATE_ASAN
-    uintptr_t low, high;
+    uintptr_t low, high, from_bytes;
+    range_of(t, from, &low, &high);
+    from_bytes = high - low;
     if (dying) {
-        range_of(t, from, &low, &high);
         clean(low, high);
+        note_root(from, false, 0);
     }
     range_of(t, t->current, &low, &high);
     if (t->note.left) /* ended(), but it was not the thread's end */
@@ -266,6 +286,8 @@ ANNOTATE_BARE void annotate_leave(struct greenlet_thread *t, greenlet *from,
     t->note.main = from == t->main;
     __sanitizer_start_switch_fiber(dying ? NULL : &from->note.fiber,
                                    (const void *)low, high - low);
+    if (!dying)
+        note_root(from, true, from_bytes);
 #elif ANNOTATE_TSAN
     greenlet *to = t->current;
     if (!to->note.fiber)
@@ -288,7 +310,6 @@ ANNOTATE_BARE void annotate_arrive(struct greenlet_thread *t) {
         return;
     t->note.left = false;
     __sanitizer_finish_switch_fiber(t->current->note.fiber, &low, &bytes);
-    t->current->note.fiber = NULL;
     if (t->note.main) {
         t->note.low = low;
         t->note.bytes = bytes;
@@ -366,9 +387,11 @@ ANNOTATE_BARE void annotate_saved(greenlet *g, const char *p, size_t n) {
 
 void annotate_open(const char *p, size_t n) {
 #if ANNOTATE_VALGRIND
-    enum { RED_ZONE = 128 };
+    /* With what arch_push_after() puts below; the copying switch itself runs
+     * no higher than that. */
+    enum { BELOW = 64 };
     if (watching)
-        (void)VALGRIND_MAKE_MEM_UNDEFINED(p - RED_ZONE, n + RED_ZONE);
+        (void)VALGRIND_MAKE_MEM_UNDEFINED(p - BELOW, n + BELOW);
 #else
     (void)p, (void)n;
 #endif
@@ -383,6 +406,15 @@ ANNOTATE_BARE void annotate_filled(greenlet *g, const char *p, size_t n) {
 #endif
 }
 
+/* LeakSanitizer would take what was in them for pointers. */
+void annotate_dropped(void *p, size_t n) {
+#if ANNOTATE_LSAN
+    memset(p, 0, n);
+#else
+    (void)p, (void)n;
+#endif
+}
+
 void annotate_forget(greenlet *g) {
 #if ANNOTATE_ASAN
     if (g->note.room) {
@@ -391,6 +423,7 @@ void annotate_forget(greenlet *g) {
         pthread_mutex_unlock(&lock);
     }
     g->note.room = 0;
+    note_root(g, false, 0);
 #elif ANNOTATE_TSAN
     if (g->note.fiber && !(g->flags & CORE_MAIN))
         __tsan_destroy_fiber(g->note.fiber);
@@ -476,10 +509,10 @@ ANNOTATE_BARE int annotate_swapcontext(void *from, const void *to) {
 }
 
 #endif
-#if ANNOTATE_TSAN
+#if ANNOTATE_ASAN || ANNOTATE_TSAN
 
-/* ThreadSanitizer's looks for the target among those that this greenlet has
- * prepared. */
+/* AddressSanitizer's cleans the whole stack that is left, ThreadSanitizer's
+ * looks for the target among those that the greenlet has prepared. */
 ANNOTATE_BARE void annotate_siglongjmp(void *env, int value) {
     static _Atomic(void *) found;
     void *function = atomic_load(&found);

@@ -96,6 +96,8 @@ struct annotate_greenlet {
     void *fiber;           /* ThreadSanitizer's; AddressSanitizer's frames   */
     unsigned char *shadow; /* of the saved bytes                             */
     size_t room;           /* bytes of `shadow`                              */
+    void *root;            /* `fiber`, if LeakSanitizer knows it             */
+    size_t root_bytes;
 };
 
 struct annotate_thread {
@@ -128,6 +130,7 @@ struct greenlet_thread;
 #define annotate_saved greenlet_annotate_saved
 #define annotate_open greenlet_annotate_open
 #define annotate_filled greenlet_annotate_filled
+#define annotate_dropped greenlet_annotate_dropped
 #define annotate_forget greenlet_annotate_forget
 #define annotate_mapped greenlet_annotate_mapped
 #define annotate_unmapped greenlet_annotate_unmapped
@@ -162,6 +165,9 @@ void annotate_open(const char *p, size_t n);
 /* They are back: [g's sp, + n). */
 void annotate_filled(greenlet *g, const char *p, size_t n);
 
+/* The saved bytes [p, p + n) are of no use any more. */
+void annotate_dropped(void *p, size_t n);
+
 /* g will never run again, or its header be another's. */
 void annotate_forget(greenlet *g);
 
@@ -183,7 +189,7 @@ greenlet_entry *annotate_entry(greenlet_entry *entry);
 
 /* siglongjmp and swapcontext to where another greenlet goes on: the C
  * library's own, that tell no tool what it knows already. */
-#if ANNOTATE_TSAN
+#if ANNOTATE_ASAN || ANNOTATE_TSAN
 #define annotate_siglongjmp greenlet_annotate_siglongjmp
 _Noreturn void annotate_siglongjmp(void *env, int value);
 #else
@@ -207,6 +213,7 @@ int annotate_swapcontext(void *from, const void *to);
 #define annotate_saved(g, p, n) ((void)0)
 #define annotate_open(p, n) ((void)0)
 #define annotate_filled(g, p, n) ((void)0)
+#define annotate_dropped(p, n) ((void)0)
 #define annotate_forget(g) ((void)0)
 #define annotate_mapped(p, n) ((void)0)
 #define annotate_unmapped(p, n) ((void)0)

@@ -15,6 +15,7 @@
 
 #include "annotate.h"
 #include "greenlet.h"
+#include "harden.h"
 #include "names.h"
 
 /* From the one folder of backends/ that this build has. */
@@ -58,6 +59,7 @@ struct greenlet {
     _Atomic uint8_t state;  /* greenlet_state or CORE_FREED           */
     uint8_t flags;
     uint16_t reserved;
+    HARDEN_STATE;
     ANNOTATE_STATE(greenlet);
 };
 
@@ -152,7 +154,7 @@ enum {
     SLOW_DROPPED = 8,  /* the current greenlet has lost its last reference */
     SLOW_SPECIAL = 16, /* the current greenlet is CORE_SPECIAL             */
     SLOW_FORBID = 32,  /* inside a hook that must not switch               */
-    SLOW_WATCHED = 64  /* by a tool: see annotate.h                        */
+    SLOW_WATCHED = 64  /* by a tool or by seals: annotate.h, harden.h      */
 };
 
 struct greenlet_slab;

@@ -238,6 +238,8 @@ void core_commit_slow(struct greenlet_thread *t, greenlet *from, greenlet *to,
         bury(t, to);
     if (!after)
         return;
+    if (core_state(to) == GREENLET_ACTIVE && to != from)
+        harden_check(to, from);
     if (t->hooks.pre_switch) {
         t->slow |= SLOW_FORBID;
         t->hooks.pre_switch(from, to, t->hooks_data);
@@ -260,6 +262,8 @@ void core_commit_slow(struct greenlet_thread *t, greenlet *from, greenlet *to,
 ANNOTATE_FROM_ASM greenlet_message core_after(greenlet_message m) {
     struct greenlet_thread *t = core_self;
     annotate_arrive(t);
+    if (!t->died && t->origin != t->current)
+        harden_seal(t->origin);
     greenlet *origin = t->origin, *to = t->current;
     greenlet_event event = t->event;
     bool fresh = t->fresh;

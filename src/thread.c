@@ -203,7 +203,7 @@ static int adopt(const greenlet_thread_options *o) {
         t->next->link = &t->next;
     core_threads = t;
     pthread_mutex_unlock(&core_threads_lock);
-    if (annotate_adopt(t))
+    if (annotate_adopt(t) || HARDEN_ALL)
         t->slow |= SLOW_WATCHED;
     core_refresh(t);
     errno = saved;

@@ -217,7 +217,9 @@ unsigned test_amount(unsigned normal, unsigned full) {
     if (test_full())
         return full;
     const char *quick = getenv("GREENLET_TEST_QUICK");
-    return quick && *quick == '1' && normal > 40 ? normal / 4 : normal;
+    uint64_t share =
+        test_env("GREENLET_TEST_SHARE", quick && *quick == '1' ? 4 : 1);
+    return share && normal > 40 ? normal / (unsigned)share + 1 : normal;
 }
 
 #ifdef __has_feature
@@ -225,6 +227,11 @@ unsigned test_amount(unsigned normal, unsigned full) {
 #else
 #define FEATURE(x) 0
 #endif
+
+bool test_tool(const char *name) {
+    const char *tool = getenv("GREENLET_TEST_TOOL");
+    return tool && strcmp(tool, name) == 0;
+}
 
 bool test_has_asan(void) {
 #if defined(__SANITIZE_ADDRESS__) || FEATURE(address_sanitizer)

@@ -124,6 +124,7 @@ static void give_slot(struct greenlet_thread *t, char *slot, unsigned class) {
 static void drop_slice(struct greenlet_thread *t, greenlet *g) {
     if (!g->b.slice)
         return;
+    annotate_dropped(g->b.slice, g->b.saved);
     give_slot(t, slot_of(t, g), g->b.class);
     g->b.slice = NULL;
     g->b.saved = 0;
@@ -271,12 +272,16 @@ static bool reserve_slice(struct greenlet_thread *t, greenlet *o, size_t n,
     char *slice = take_slice(t, o, n, must, &class);
     if (!slice)
         return false;
-    if (o->b.slice) {
+    bool moved = o->b.slice != NULL;
+    if (moved) {
+        harden_check(o, t->current);
         move_bytes(slice, o->b.slice, o->b.saved);
         give_slot(t, slot_of(t, o), o->b.class);
     }
     o->b.slice = slice;
     o->b.class = class;
+    if (moved)
+        harden_seal(o);
     return true;
 }
 
@@ -361,12 +366,16 @@ static void save(struct greenlet_thread *t, struct copy_plan *p) {
         size_t n = wanted(o, sp, to);
         if (n && !p->exchange) {
             size_t done = o->b.saved;
+            if (o != p->from)
+                harden_check(o, p->from);
             if (o == p->from)
                 done += ARCH_FRAME_BYTES; /* assembly's */
             move_bytes(o->b.slice + done, sp + done, n - done);
             annotate_saved(o, sp + o->b.saved, n - o->b.saved);
             note_eviction(t, p, o, n - o->b.saved);
             o->b.saved = (uint32_t)n;
+            if (o != p->from)
+                harden_seal(o);
         }
         if (o->b.base > to->b.base)
             break;
@@ -482,7 +491,10 @@ static void exchange(struct greenlet_thread *t, struct copy_plan *p) {
     size_t n = (size_t)(x->b.base - (char *)x->b.sp), saved = to->b.saved;
     char *end = to->b.slice + saved, *base = to->b.base;
     size_t both = n < saved ? n : saved;
+    if (x != p->from)
+        harden_check(x, p->from);
     annotate_saved(x, x->b.sp, n);
+    annotate_open(base - saved, saved - both);
     move_exchange(base - both, end - both, both);
     if (n > both)
         move_bytes(end - n, base - n, n - both);
@@ -492,6 +504,8 @@ static void exchange(struct greenlet_thread *t, struct copy_plan *p) {
     x->b.slice = end - n;
     x->b.saved = (uint32_t)n;
     x->b.class = to->b.class;
+    if (x != p->from)
+        harden_seal(x);
     to->b.slice = NULL;
     to->b.saved = 0;
     p->region->head = NULL;
@@ -506,7 +520,7 @@ fill(struct greenlet_thread *t, struct copy_plan *p) {
     annotate_leave(t, p->from, p->dying);
     if (p->fresh)
         annotate_open(to->b.base - ARCH_PRIMED_BYTES, ARCH_PRIMED_BYTES);
-    else
+    else if (!p->exchange)
         annotate_open(to->b.sp, n);
 
     if (p->dying && r->head == p->from)
@@ -720,6 +734,17 @@ void backend_describe(const greenlet *g, greenlet_stack *out,
     out->saved_bytes = g->b.saved;
     *saved = g->b.slice;
 }
+
+#ifdef GREENLET_HARDEN
+void backend_trust(const greenlet *g, struct harden_trust *out) {
+    out->words[0] = (uintptr_t)g->b.sp;
+    out->words[1] = (uintptr_t)g->b.base;
+    out->words[2] = g->b.saved;
+    out->words[3] = g->b.saved ? (uintptr_t)g->b.slice : 0;
+    out->image = g->b.saved ? g->b.slice : g->b.sp;
+    out->bytes = sizeof(uintptr_t);
+}
+#endif
 
 void backend_bounds(const struct greenlet_thread *t, const greenlet *g,
                     uintptr_t *low, uintptr_t *high, size_t *guard) {

@@ -100,6 +100,15 @@ void backend_describe(const greenlet *g, greenlet_stack *out,
     *saved = NULL;
 }
 
+#ifdef GREENLET_HARDEN
+void backend_trust(const greenlet *g, struct harden_trust *out) {
+    out->words[0] = (uintptr_t)g->b.sp;
+    out->words[1] = (uintptr_t)g->b.stack.high;
+    out->image = g->b.sp;
+    out->bytes = sizeof(uintptr_t);
+}
+#endif
+
 void backend_bounds(const struct greenlet_thread *t, const greenlet *g,
                     uintptr_t *low, uintptr_t *high, size_t *guard) {
     (void)t;

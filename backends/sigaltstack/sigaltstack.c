@@ -423,6 +423,7 @@ static size_t bytes_for(const struct greenlet_thread *t, const greenlet *g) {
 static int give_stack(struct greenlet_thread *t, greenlet *to, struct stack s) {
     int status = prime(t, s);
     if (status == 0) {
+        annotate_open(s.low, (size_t)((char *)seat_of(s) - s.low));
         to->b.stack = s;
         to->b.point = &seat_of(s)->point;
     }
@@ -537,6 +538,17 @@ void backend_describe(const greenlet *g, greenlet_stack *out,
     out->saved_bytes = 0;
     *saved = NULL;
 }
+
+#ifdef GREENLET_HARDEN
+/* Of a jump buffer all but the mask, which there is none of. */
+void backend_trust(const greenlet *g, struct harden_trust *out) {
+    const struct point *point = g->b.point;
+    out->words[0] = (uintptr_t)point;
+    out->words[1] = (uintptr_t)g->b.stack.high;
+    out->image = &point->env[0].__jmpbuf;
+    out->bytes = sizeof(point->env[0].__jmpbuf);
+}
+#endif
 
 void backend_bounds(const struct greenlet_thread *t, const greenlet *g,
                     uintptr_t *low, uintptr_t *high, size_t *guard) {

@@ -233,6 +233,16 @@ void backend_describe(const greenlet *g, greenlet_stack *out,
     *saved = NULL;
 }
 
+#ifdef GREENLET_HARDEN
+void backend_trust(const greenlet *g, struct harden_trust *out) {
+    const ucontext_t *context = g->b.context;
+    out->words[0] = (uintptr_t)context;
+    out->words[1] = (uintptr_t)g->b.stack.high;
+    out->image = &context->uc_mcontext;
+    out->bytes = sizeof(context->uc_mcontext);
+}
+#endif
+
 void backend_bounds(const struct greenlet_thread *t, const greenlet *g,
                     uintptr_t *low, uintptr_t *high, size_t *guard) {
     (void)t;
