@@ -17,7 +17,7 @@
 #include "greenlet.h"
 #include "names.h"
 
-struct harden_seal {
+struct harden_halves {
     uint32_t header, image;
 };
 
@@ -30,7 +30,7 @@ struct harden_trust {
 
 #ifdef GREENLET_HARDEN
 
-#define HARDEN_STATE struct harden_seal seal
+#define HARDEN_STATE struct harden_halves seal
 #define HARDEN_ALL 1
 
 #define harden_seal greenlet_harden_seal

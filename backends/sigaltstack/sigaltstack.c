@@ -98,11 +98,6 @@ static __attribute__((noinline)) void *below(void) {
     return __builtin_frame_address(0);
 }
 
-static _Noreturn void jump(greenlet *from, greenlet *to) {
-    annotate_leave(core_self, from, false);
-    annotate_siglongjmp(to->b.point->env, 1);
-}
-
 /* No local is changed between sigsetjmp and its second return. */
 greenlet_message backend_hop(greenlet_message m, greenlet *from, greenlet *to,
                              bool after) {
@@ -110,8 +105,10 @@ greenlet_message backend_hop(greenlet_message m, greenlet *from, greenlet *to,
     leave(core_self, m, after);
     here.sp = below();
     from->b.point = &here;
-    if (sigsetjmp(here.env, 0) == 0)
-        jump(from, to);
+    if (sigsetjmp(here.env, 0) == 0) {
+        annotate_leave(core_self, from, false);
+        annotate_siglongjmp(to->b.point->env, 1);
+    }
     from->b.point = NULL; /* it ends with this frame */
     return arrive();
 }
