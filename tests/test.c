@@ -117,6 +117,16 @@ static unsigned timeout_seconds(void) {
     return (unsigned)(TIMEOUT_SECONDS * (factor ? factor : 1));
 }
 
+#ifdef GREENLET_TEST_COVERAGE
+void __gcov_dump(void);
+
+/* What a child that ends so has reached counts. */
+static void count_coverage(int signal_number) {
+    __gcov_dump();
+    signal(signal_number, SIG_DFL);
+}
+#endif
+
 /* Forks; the child's output goes to `out`. Returns as fork does. */
 static pid_t fork_into(FILE *out) {
     fflush(NULL);
@@ -130,6 +140,9 @@ static pid_t fork_into(FILE *out) {
     struct rlimit none = {0, 0};
     setrlimit(RLIMIT_CORE, &none);
     alarm(timeout_seconds());
+#ifdef GREENLET_TEST_COVERAGE
+    signal(SIGABRT, count_coverage);
+#endif
     return 0;
 }
 
@@ -151,6 +164,9 @@ void test_die(void (*run)(void *), void *arg, struct test_death *out) {
     if (child == 0) {
         run(arg);
         fflush(NULL);
+#ifdef GREENLET_TEST_COVERAGE
+        __gcov_dump();
+#endif
         _exit(0);
     }
     out->status = wait_for(child);

@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 import common
+import coverage
 import sanitizers
 from common import Problem, say
 
@@ -270,6 +271,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--backend", action="append", default=[], metavar="B",
                         help="only this backend (may be repeated): "
                         + ", ".join(common.backends()))
+    parser.add_argument("--coverage", action="store_true",
+                        help="count the lines that the suite reaches")
     parser.add_argument("--sanitizer", action="append", default=[],
                         metavar="S", choices=[*sanitizers.TOOLS, "all"],
                         help="under this tool, built by gcc and by clang "
@@ -312,6 +315,11 @@ def main(arguments: list[str]) -> int:
     options = parse(arguments)
     if options.sanitizer:
         return report(sanitizers.run(options, Run, Case))
+    if options.coverage:
+        try:
+            return report(coverage.run(options, Run))
+        except Problem as problem:
+            return report([Case("coverage", "", "failed", str(problem))])
     setup = ["-Dvariants=true", "-Dwerror=true", "--buildtype=debugoptimized"]
     builds: list[tuple[str, str, dict[str, str]]] = [("test", "", {})]
     cases: list[Case] = []
