@@ -371,6 +371,13 @@ void annotate_call(void) {
 #endif
 }
 
+ANNOTATE_BARE void annotate_saving(void) {
+#if ANNOTATE_VALGRIND
+    if (watching)
+        VALGRIND_DISABLE_ERROR_REPORTING;
+#endif
+}
+
 ANNOTATE_BARE void annotate_saved(greenlet *g, const char *p, size_t n) {
 #if ANNOTATE_ASAN
     greenlet_stack s;
@@ -382,6 +389,10 @@ ANNOTATE_BARE void annotate_saved(greenlet *g, const char *p, size_t n) {
     __asan_unpoison_memory_region(p, n);
 #else
     (void)g, (void)p, (void)n;
+#endif
+#if ANNOTATE_VALGRIND
+    if (watching)
+        VALGRIND_ENABLE_ERROR_REPORTING;
 #endif
 }
 

@@ -127,6 +127,7 @@ struct greenlet_thread;
 #define annotate_home greenlet_annotate_home
 #define annotate_entry greenlet_annotate_entry
 #define annotate_call greenlet_annotate_call
+#define annotate_saving greenlet_annotate_saving
 #define annotate_saved greenlet_annotate_saved
 #define annotate_open greenlet_annotate_open
 #define annotate_filled greenlet_annotate_filled
@@ -153,6 +154,10 @@ void annotate_home(struct greenlet_thread *t, greenlet *left);
 
 /* Arguments of the function that assembly calls next are initialised. */
 void annotate_call(void);
+
+/* Bytes of a suspended stack are about to be saved, whatever is between them:
+ * below a signal's frame are some that Valgrind says nobody may read. */
+void annotate_saving(void);
 
 /* The bytes [p, p + n) of g's suspended stack have been saved; their place is
  * anybody's. */
@@ -210,6 +215,7 @@ int annotate_swapcontext(void *from, const void *to);
 #define annotate_home(t, left) ((void)0)
 #define annotate_entry(entry) (entry)
 #define annotate_call() ((void)0)
+#define annotate_saving() ((void)0)
 #define annotate_saved(g, p, n) ((void)0)
 #define annotate_open(p, n) ((void)0)
 #define annotate_filled(g, p, n) ((void)0)

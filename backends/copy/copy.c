@@ -370,6 +370,7 @@ static void save(struct greenlet_thread *t, struct copy_plan *p) {
                 harden_check(o, p->from);
             if (o == p->from)
                 done += ARCH_FRAME_BYTES; /* assembly's */
+            annotate_saving();
             move_bytes(o->b.slice + done, sp + done, n - done);
             annotate_saved(o, sp + o->b.saved, n - o->b.saved);
             note_eviction(t, p, o, n - o->b.saved);
@@ -493,13 +494,14 @@ static void exchange(struct greenlet_thread *t, struct copy_plan *p) {
     size_t both = n < saved ? n : saved;
     if (x != p->from)
         harden_check(x, p->from);
-    annotate_saved(x, x->b.sp, n);
     annotate_open(base - saved, saved - both);
+    annotate_saving();
     move_exchange(base - both, end - both, both);
     if (n > both)
         move_bytes(end - n, base - n, n - both);
     else if (saved > both)
         move_bytes(base - saved, end - saved, saved - both);
+    annotate_saved(x, x->b.sp, n);
     note_eviction(t, p, x, n);
     x->b.slice = end - n;
     x->b.saved = (uint32_t)n;
