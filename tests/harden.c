@@ -52,7 +52,9 @@ static void overwrites_the_resume_address(void *displaced) {
     greenlet_stack s;
     suspend(I(displaced));
     CHECK_EQ(greenlet_get_stack(a, &s), 0);
-    overwrite(s.saved_bytes ? (void *)((char **)(void *)a)[2] : s.sp, 16);
+    overwrite(s.saved_bytes ? (void *)((char **)(void *)a)[2]
+                            : (void *)(uintptr_t)s.sp,
+              16);
     go(a, 2);
 }
 
