@@ -53,7 +53,8 @@ static int start(struct greenlet_thread *t, greenlet *from, greenlet *to,
         t->b.reserve = (struct stack){0};
     }
     b->slot = s.slot;
-    b->sp = arch_prime(s.high, to->entry);
+    annotate_open(s.high - ARCH_PRIMED_BYTES, ARCH_PRIMED_BYTES);
+    b->sp = arch_prime(s.high, annotate_entry(to->entry));
     return 0;
 }
 
@@ -74,7 +75,9 @@ greenlet_message backend_switch(struct greenlet_thread *t, greenlet *from,
         if (unlikely(status))
             return (greenlet_message){NULL, status};
     }
-    return arch_switch(m, &from->b.sp, commit(t, from, to, how));
+    void *image = commit(t, from, to, how);
+    annotate_leave(t, from, false);
+    return arch_switch(m, &from->b.sp, image);
 }
 
 _Noreturn void backend_exit(struct greenlet_thread *t, greenlet *dying,
@@ -90,6 +93,7 @@ _Noreturn void backend_exit(struct greenlet_thread *t, greenlet *dying,
         t->b.reserve = s;
     else
         stack_give(&t->b.pool, s);
+    annotate_leave(t, dying, true);
     arch_switch(m, &t->b.nowhere, image);
     __builtin_unreachable();
 }
@@ -107,6 +111,15 @@ void backend_describe(const greenlet *g, greenlet_stack *out,
     out->saved_bytes = 0;
     *saved = NULL;
 }
+
+#ifdef GREENLET_HARDEN
+void backend_trust(const greenlet *g, struct harden_trust *out) {
+    out->words[0] = (uintptr_t)g->b.sp;
+    out->words[1] = (uintptr_t)g->b.slot;
+    out->image = g->b.sp;
+    out->bytes = sizeof(uintptr_t);
+}
+#endif
 
 void backend_bounds(const struct greenlet_thread *t, const greenlet *g,
                     uintptr_t *low, uintptr_t *high, size_t *guard) {
