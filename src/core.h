@@ -385,6 +385,8 @@ greenlet_message core_transfer(struct greenlet_thread *t, greenlet *to,
 greenlet_message core_kill(struct greenlet_thread *t, greenlet *g,
                            unsigned how);
 struct greenlet_thread *core_thread_of(const greenlet *g);
+bool core_hold(greenlet *g);
+int core_let_go(greenlet *g, bool held); /* 0, or -EINVAL: it is gone */
 
 /* greenlet.c */
 /* Its last reference is gone; it is at home here, or its home has exited. */

@@ -317,10 +317,14 @@ static __attribute__((noinline)) greenlet *new_with(greenlet_entry *entry,
     int status = t ? read_options(&options, o) : core_no_thread();
     if (status == 0 && !entry && !t->hooks.resolve_entry)
         status = -EINVAL;
+    if (status == 0 &&
+        unlikely(atomic_load_explicit(&t->queue, memory_order_relaxed) &&
+                 !(t->slow & SLOW_FORBID))) {
+        bool held = core_hold(options.parent);
+        core_drain(t);
+        status = core_let_go(options.parent, held);
+    }
     if (status == 0) {
-        if (atomic_load_explicit(&t->queue, memory_order_relaxed) &&
-            !(t->slow & SLOW_FORBID))
-            core_drain(t);
         greenlet *g = slab_take(t);
         status = g ? make(t, g, entry, &options) : -ENOMEM;
         if (status == 0)

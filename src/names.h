@@ -18,6 +18,8 @@
 #define core_unlock greenlet_core_unlock
 #define core_unreferenced greenlet_core_unreferenced
 #define core_unref_quietly greenlet_core_unref_quietly
+#define core_hold greenlet_core_hold
+#define core_let_go greenlet_core_let_go
 #define core_commit_slow greenlet_core_commit_slow
 #define core_after greenlet_core_after
 #define core_finish greenlet_core_finish

@@ -60,6 +60,28 @@ static int route(struct greenlet_thread *t, greenlet **to,
     }
 }
 
+/* In the middle of a call others may run, and drop the very reference by
+ * which the caller knows `g`: hold it meanwhile. False if nobody has one. */
+bool core_hold(greenlet *g) {
+    if (!g || core_unreferenced(g))
+        return false;
+    greenlet_ref(g);
+    return true;
+}
+
+/* The end of that, if it was held. -EINVAL if there is no other reference any
+ * more: then that was the last one. */
+int core_let_go(greenlet *g, bool held) {
+    if (!held)
+        return 0;
+    core_unref_quietly(g);
+    if (likely(!core_unreferenced(g)))
+        return 0;
+    greenlet_ref(g);
+    greenlet_unref(g);
+    return -EINVAL;
+}
+
 /* Supplies a new greenlet's entry. 1: the hook ran, look again. */
 static int resolve(struct greenlet_thread *t, greenlet *g) {
     greenlet_entry *entry = g->entry;
@@ -108,9 +130,11 @@ greenlet_message core_transfer(struct greenlet_thread *t, greenlet *to,
             break;
         if (t->hooks.resolve_entry && target != resolved) {
             resolved = target;
+            bool held = core_hold(to);
             status = resolve(t, target);
-            if (status < 0)
-                return failed(status);
+            int lost = core_let_go(to, held);
+            if (lost || status < 0)
+                return failed(lost ? lost : status);
             continue;
         }
         if (!target->entry)
@@ -143,8 +167,13 @@ switch_slow(greenlet *to, greenlet_message m) {
     if (unlikely(!to))
         return failed(-EINVAL);
     if (unlikely(atomic_load_explicit(&t->queue, memory_order_relaxed) &&
-                 !(t->slow & SLOW_FORBID)))
+                 !(t->slow & SLOW_FORBID))) {
+        bool held = core_hold(to);
         core_drain(t);
+        int lost = core_let_go(to, held);
+        if (lost)
+            return failed(lost);
+    }
     return core_transfer(t, to, m, 0);
 }
 
@@ -302,8 +331,10 @@ ANNOTATE_FROM_ASM greenlet_message core_after(greenlet_message m) {
     bool fresh = t->fresh;
     if (t->check >= 0)
         check_arrived(t, origin, t->died, fresh);
-    /* One that has no reference and is not to end now was leaked before. */
-    bool leaked = !t->died && !t->dropped && core_unreferenced(origin);
+    /* One that has no reference and is not to end now was leaked before;
+     * unless its end still waits in the queue. */
+    bool leaked = !t->died && !t->dropped && core_unreferenced(origin) &&
+                  !(atomic_load(&origin->shared) & SHARED_QUEUED);
     greenlet_ref(origin);
 
     t->origin = NULL;
@@ -374,6 +405,8 @@ finish(struct greenlet_thread *t, greenlet *g, greenlet_message last) {
     else if (last.status < 0)
         last.status = -EINVAL;
     greenlet *to = heir(t, g, &last);
+    if (unlikely(g->refs == 0 && core_unreferenced(g)))
+        t->slow |= SLOW_DROPPED; /* core_after() frees it, leaked or not */
     if (t->check >= 0)
         check_switch(t, g, to); /* whatever it says: there is no way back */
     unsigned how = prepare(
@@ -494,7 +527,7 @@ int greenlet_set_parent(greenlet *g, greenlet *parent) {
             return status;
         atomic_store(&core_moved, true);
     } else if (core_state(g) == GREENLET_NEW) {
-        core_set_away(t, g); /* it may go where its new parent goes */
+        core_set_away(core_home(g), g); /* not ready any more */
     }
     greenlet *old = core_parent(g);
     atomic_store_explicit(&g->parent, greenlet_ref(parent),

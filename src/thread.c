@@ -623,10 +623,12 @@ static size_t shutdown_round(struct greenlet_thread *t, int *status) {
         greenlet_ref(s.list[i]);
     for (size_t i = 0; i < s.n; i++) {
         greenlet *g = s.list[i];
-        g->flags |= CORE_VISITED;
-        greenlet_message m = core_kill(t, g, 0);
-        if (core_state(g) != GREENLET_DEAD)
-            *status = m.status == -ENOMEM ? -ENOMEM : -EBUSY;
+        if (core_home(g) == t) { /* or it has got another one meanwhile */
+            g->flags |= CORE_VISITED;
+            greenlet_message m = core_kill(t, g, 0);
+            if (core_state(g) != GREENLET_DEAD)
+                *status = m.status == -ENOMEM ? -ENOMEM : -EBUSY;
+        }
         greenlet_unref(g);
     }
     memory_free(s.list);

@@ -757,6 +757,30 @@ TEST(contract_26_death_without_memory) {
     check_reserve(death_to_main);
 }
 
+/* A start that cannot be refused goes without the lane that it wished. */
+static void *death_to_a_parent_with_a_lane(void *unused) {
+    greenlet_thread_options t = GREENLET_THREAD_OPTIONS_INIT;
+    greenlet_options o = GREENLET_OPTIONS_INIT;
+    (void)unused;
+    t.lanes = 2;
+    CHECK_EQ(greenlet_thread_configure(&t), 0);
+    o.lane = 1;
+    b = greenlet_new(entry_new_target, &o);
+    CHECK(b != NULL);
+    o.parent = b;
+    o.lane = 0;
+    a = greenlet_new(entry_dies_without_memory, &o);
+    CHECK(a != NULL);
+    CHECK_MSG(go(a, 41), 43, 0);
+    greenlet_unref(a);
+    greenlet_unref(b);
+    return NULL;
+}
+
+TEST(contract_26_death_to_a_new_parent_with_a_lane) {
+    test_join(test_thread(death_to_a_parent_with_a_lane, NULL));
+}
+
 /* A death that has to save a third: the owner of the target's lane. */
 static greenlet_message entry_third(void *value) {
     greenlet_message m = wait_deep(I(value));

@@ -89,6 +89,27 @@ TEST(contract_14_a_new_one_follows_its_new_parent) {
     test_join(thread);
 }
 
+/* Of a thread that is no more, but whose parent went to us in time. */
+static void *makes_two(void *unused) {
+    (void)unused;
+    a = spawn(entry_pump);
+    b = spawn_under(entry_pump, a);
+    CHECK_EQ(greenlet_set_parent(a, elsewhere), 0);
+    return NULL;
+}
+
+TEST(contract_18_one_that_came_with_its_parent_is_shut_down) {
+    elsewhere = greenlet_current();
+    test_join(test_thread(makes_two, NULL));
+    CHECK_EQ(greenlet_set_parent(b, elsewhere), 0);
+    CHECK_MSG(go(b, 1), 1, 0);
+    CHECK_EQ(greenlet_thread_shutdown(), 0);
+    CHECK_EQ(greenlet_get_state(b), GREENLET_DEAD);
+    CHECK_EQ(greenlet_get_state(a), GREENLET_DEAD);
+    greenlet_unref(b);
+    greenlet_unref(a);
+}
+
 /* One that died unstarted stays where it was: not where its message went. */
 static void *starts_the_parent(void *unused) {
     (void)unused;

@@ -257,15 +257,17 @@ static struct copy_region *choose_lane(struct greenlet_thread *t,
     return r;
 }
 
-/* Binds a new greenlet to its lane; NULL: no memory for one. */
+/* Binds a new greenlet to its lane; NULL: no memory for one. With `must` any
+ * that is there will do. */
 static struct copy_region *bind_lane(struct greenlet_thread *t,
-                                     const greenlet *from, greenlet *to) {
+                                     const greenlet *from, greenlet *to,
+                                     bool must) {
     /* A greenlet that changed its thread may wish a lane that is not here. */
     bool wished = to->b.lane < t->lanes;
     struct copy_region *r =
         wished ? &t->b.lanes[to->b.lane] : choose_lane(t, from, to);
     if (unlikely(!r->memory) && open_lane(t, r) != 0) {
-        if (wished)
+        if (wished && !must)
             return NULL;
         struct copy_region *end = t->b.lanes + t->lanes;
         for (r = t->b.lanes; r < end && !r->memory; r++)
@@ -773,7 +775,7 @@ static int survey(struct greenlet_thread *t, greenlet *from, greenlet *to,
         p->region = r = region_of(t, to);
         return to->b.saved == 0;
     }
-    p->region = r = bind_lane(t, from, to);
+    p->region = r = bind_lane(t, from, to, dying);
     if (!r)
         return -ENOMEM;
     to->b.base = r->base;

@@ -28,7 +28,12 @@
 
 #include "check.h"
 
-enum { PATIENCE_SECONDS = 20, MOST_FAILURES = 10, BATCH = 2000 };
+enum {
+    PATIENCE_SECONDS = 20,
+    PATIENCE_MINIMISING = 2,
+    MOST_FAILURES = 10,
+    BATCH = 2000
+};
 
 /* ---- Programs from seeds ------------------------------------------------ */
 
@@ -108,7 +113,7 @@ static int wait_for(pid_t child) {
 }
 
 /* Runs the first n bytes of program[] in a child. */
-static bool fails(const uint8_t *bytes, size_t n) {
+static bool fails(const uint8_t *bytes, size_t n, unsigned patience) {
     fflush(NULL);
     pid_t child = fork();
     if (child < 0)
@@ -117,7 +122,7 @@ static bool fails(const uint8_t *bytes, size_t n) {
         be_a_child();
         if (!freopen("/dev/null", "w", stderr))
             _exit(0);
-        alarm(PATIENCE_SECONDS);
+        alarm(patience);
         _exit(check_program(bytes, n, NULL) ? 0 : 1);
     }
     return wait_for(child) != 0;
@@ -137,7 +142,7 @@ static size_t minimise(uint8_t *bytes, size_t n) {
         for (size_t at = 0; at + chunk <= n;) {
             memcpy(less, bytes, at);
             memcpy(less + at, bytes + at + chunk, n - at - chunk);
-            if (fails(less, n - chunk)) {
+            if (fails(less, n - chunk, PATIENCE_MINIMISING)) {
                 n -= chunk;
                 memcpy(bytes, less, n);
             } else {
@@ -150,7 +155,7 @@ static size_t minimise(uint8_t *bytes, size_t n) {
         if (at % OP_BYTES == 0 || old == 0)
             continue;
         bytes[at] = 0;
-        if (!fails(bytes, n))
+        if (!fails(bytes, n, PATIENCE_MINIMISING))
             bytes[at] = old;
     }
     return n;
@@ -196,7 +201,8 @@ static void failed_with(uint64_t seed, int status, const char *folder,
     print_file(output);
     if (!folder)
         return;
-    size_t less = fails(program, n) ? minimise(program, n) : n;
+    size_t less =
+        fails(program, n, PATIENCE_SECONDS) ? minimise(program, n) : n;
     snprintf(path, sizeof path, "%s/regress-%s-%jx", folder, check_backend(),
              (uintmax_t)seed);
     write_program(path, program, less);
@@ -274,7 +280,7 @@ static int run_tap(const char *folder) {
         char path[4096];
         snprintf(path, sizeof path, "%s/%s", folder, names[i]->d_name);
         size_t bytes = read_program(path, program);
-        bool good = !fails(program, bytes);
+        bool good = !fails(program, bytes, PATIENCE_SECONDS);
         printf("%s %d - contract_model_%s\n", good ? "ok" : "not ok", i + 1,
                names[i]->d_name);
         if (!good)
@@ -315,7 +321,7 @@ int main(int argc, char **argv) {
     }
     if (argc == 3 && strcmp(what, "--minimise") == 0) {
         size_t n = read_program(argv[2], program);
-        if (!fails(program, n)) {
+        if (!fails(program, n, PATIENCE_SECONDS)) {
             printf("%s does not fail\n", argv[2]);
             return 1;
         }

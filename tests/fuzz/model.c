@@ -284,8 +284,10 @@ static void thread_exit(void *arg) {
             }
         }
     self = NULL;
+    /* 16 gives those whose last references are found then no order. */
     for (greenlet *next; gone; gone = next) {
         next = gone->queue_next;
+        left_open |= next && !gone->home->exited;
         last_reference(gone);
     }
     greenlet_unref(t->main);
@@ -376,6 +378,22 @@ static int resolve(greenlet *g) {
     return status < 0 ? status : 1;
 }
 
+/* While others run, the caller's reference may go: then it is -EINVAL. */
+static bool hold(greenlet *g) {
+    return g && !unreferenced(g) && greenlet_ref(g);
+}
+
+static int let_go(greenlet *g, bool held) {
+    if (!held)
+        return 0;
+    unref_quietly(g);
+    if (!unreferenced(g))
+        return 0;
+    greenlet_ref(g);
+    greenlet_unref(g);
+    return -EINVAL;
+}
+
 /* In the target: 21, 22, 15. */
 static greenlet_message arrive(void) {
     struct thread *t = self;
@@ -383,7 +401,8 @@ static greenlet_message arrive(void) {
     greenlet_message m = t->mail;
     greenlet_event event = t->event;
     bool fresh = t->fresh;
-    bool leaked = !t->died && !t->was_dropped && unreferenced(origin);
+    bool leaked =
+        !t->died && !t->was_dropped && unreferenced(origin) && !origin->queued;
     greenlet_ref(origin);
     if (t->died) {
         give_stack(t->corpse);
@@ -424,6 +443,10 @@ static greenlet_message pass(greenlet *first, greenlet *to, greenlet_message m,
     t->mail = m;
     t->died = died;
     t->fresh = to->state == GREENLET_NEW;
+    if (t->fresh) { /* also if an ancestor took it here, 14 */
+        to->serial = ++t->serial;
+        to->home = t;
+    }
     if (t->hooks.pre_switch) {
         t->forbid = true;
         t->hooks.pre_switch(from, to, t->hooks_data);
@@ -436,8 +459,6 @@ static greenlet_message pass(greenlet *first, greenlet *to, greenlet_message m,
     if (to == from)
         return arrive();
     if (t->fresh) {
-        to->serial = ++t->serial;
-        to->home = t;
         to->stack = take_stack();
         getcontext(&to->context);
         to->context.uc_stack.ss_sp = to->stack;
@@ -466,9 +487,11 @@ static greenlet_message transfer(greenlet *to, greenlet_message m) {
         if (target->state == GREENLET_NEW) {
             if (self->hooks.resolve_entry && target != resolved) {
                 resolved = target;
+                bool held = hold(to);
                 status = resolve(target);
-                if (status < 0)
-                    return failed(status);
+                int lost = let_go(to, held);
+                if (lost || status < 0)
+                    return failed(lost ? lost : status);
                 continue;
             }
             if (!target->entry)
@@ -482,8 +505,13 @@ static greenlet_message drain_and_transfer(greenlet *to, greenlet_message m) {
     adopt();
     if (!to)
         return failed(-EINVAL);
-    if (!self->forbid)
+    if (!self->forbid && self->queue) {
+        bool held = hold(to);
         drain();
+        int lost = let_go(to, held);
+        if (lost)
+            return failed(lost);
+    }
     return transfer(to, m);
 }
 
@@ -620,12 +648,14 @@ int greenlet_thread_shutdown(void) {
         while (started < n && list[started]->serial)
             started++;
         for (size_t i = 0; i < n; i++) {
-            list[i]->visited = true;
             /* 18 gives those that had not started no order. */
             open_order |= i == started && n - i > 1;
-            throw_exit(list[i]);
-            if (list[i]->state != GREENLET_DEAD)
-                status = -EBUSY;
+            if (list[i]->home == self) { /* or it has moved meanwhile */
+                list[i]->visited = true;
+                throw_exit(list[i]);
+                if (list[i]->state != GREENLET_DEAD)
+                    status = -EBUSY;
+            }
             greenlet_unref(list[i]);
         }
         open_order = false;
@@ -647,8 +677,15 @@ greenlet *greenlet_new(greenlet_entry *entry, const greenlet_options *o) {
         errno = EINVAL;
         return NULL;
     }
-    if (!self->forbid)
+    if (!self->forbid && self->queue) {
+        bool held = hold(given.parent);
         drain();
+        int lost = let_go(given.parent, held);
+        if (lost) {
+            errno = -lost;
+            return NULL;
+        }
+    }
     greenlet *parent = given.parent ? given.parent : self->current;
     if (thread_of(parent)->exited) {
         errno = EOWNERDEAD;

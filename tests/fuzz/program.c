@@ -105,6 +105,7 @@ struct worker {
     struct record *main;
     bool busy_tracer; /* the tracer does operations */
     unsigned hooks, resolve, resolved;
+    int shutting; /* main is in greenlet_thread_shutdown */
 };
 
 static struct {
@@ -127,6 +128,8 @@ static __thread bool armed;
 
 /* What became of an operation. */
 enum fate { GO_ON, CLIMB, END };
+
+static struct worker *worker(void) { return &run.workers[worker_id]; }
 
 /* ---- The trace ---------------------------------------------------------- */
 
@@ -206,7 +209,7 @@ static void disarm(void) {
 }
 
 static void arm(const struct record *me) {
-    if (!run.oom)
+    if (!run.oom || worker()->shutting)
         return;
 #ifndef FUZZ_MODEL
     /* When the current greenlet has lost its last reference, a switch kills
@@ -218,6 +221,12 @@ static void arm(const struct record *me) {
     (void)me;
 #endif
     run.oom = 0;
+}
+
+/* Before what cannot fail: a death, a last reference. */
+static void arm_once(void) {
+    run.oom_forever = false;
+    arm(NULL);
 }
 
 /* What must not have changed when a call answers -ENOMEM. */
@@ -265,7 +274,8 @@ static bool retry(const struct record *me, struct snapshot *before,
     if (before->trace_n == run.trace->n &&
         (before->switches != switches() || before->states != states()))
         NOTE("BROKEN: something moved", me->id, 0, 0);
-    bool again = before->trace_n != 0;
+    /* Or somebody else's call was to fail, and led back to this one. */
+    bool again = was_armed || before->trace_n != 0;
     before->trace_n = 0;
     return again;
 }
@@ -312,8 +322,6 @@ static bool keeps_a_reference(const struct record *r) {
 }
 
 /* ---- Running ------------------------------------------------------------ */
-
-static struct worker *worker(void) { return &run.workers[worker_id]; }
 
 static bool fetch(struct operation *op) {
 #ifdef FUZZ_MODEL
@@ -399,7 +407,11 @@ operate(struct record *me, size_t bytes, greenlet_message *last) {
         } else if (me == worker()->main) {
             fate = END;
         } else { /* the end of the program: all threads' mains meet */
-            greenlet_message m = greenlet_switch(greenlet_main(), NULL);
+            greenlet_message m;
+            struct snapshot before = {0};
+            do {
+                m = greenlet_switch(greenlet_main(), NULL);
+            } while (retry(me, &before, m.status));
             resumed(me, m);
             if (m.status != 0) {
                 *last = m;
@@ -422,6 +434,7 @@ static greenlet_message entry(void *value) {
     while (operate(me, 64 + 8 * (size_t)(me->id % 32), &last) != END)
         continue;
     NOTE("returns", me->id, (int)last.status, number(last.value));
+    arm_once();
     return last;
 }
 
@@ -575,15 +588,11 @@ static void do_new(struct record *me, const struct operation *op) {
     errno = MARK;
 }
 
-/* To a target: the program holds it during the call where a hook could take
- * the last reference away. */
+/* To a target. Others may drop it while the call is under way. */
 static greenlet_message send(struct record *me, struct record *to,
                              unsigned code, intptr_t status) {
     greenlet_message m;
     void *value = next_value();
-    bool hold = worker()->hooks & HOOK_RESOLVE;
-    if (hold)
-        greenlet_ref(to->g);
     struct snapshot before = look();
     do {
         arm(me);
@@ -592,10 +601,6 @@ static greenlet_message send(struct record *me, struct record *to,
                                : greenlet_switch(to->g, value);
     } while (retry(me, &before, m.status));
     resumed(me, m);
-    if (hold) {
-        greenlet_unref(to->g);
-        look_at_errno(me);
-    }
     return m;
 }
 
@@ -604,6 +609,7 @@ static void do_unref(struct record *me, struct record *r) {
         return;
     remove_handle(r);
     NOTE("unref", r->id, r->held, 0);
+    arm_once();
     greenlet_unref(r->g);
     disarm();
     look_at_errno(me);
@@ -695,6 +701,18 @@ static void do_misuse(const struct operation *op) {
          greenlet_kill(greenlet_main()).status);
 }
 
+/* Its own request for memory, which comes when others have run, shall not
+ * fail. */
+static void shut_down(struct record *me) {
+    worker()->shutting++;
+    int status = greenlet_thread_shutdown();
+    worker()->shutting--;
+    disarm();
+    NOTE("shutdown", me->id, 0, status);
+    look_at_errno(me);
+    look_at_frames(me);
+}
+
 /* Leaves the thread, from its main greenlet; the first one stays. */
 static bool may_exit(const struct record *me) {
     return worker_id != 0 && me == worker()->main;
@@ -704,7 +722,9 @@ static enum fate perform(struct record *me, const struct operation *op,
                          bool inner, greenlet_message *last) {
     greenlet_message m = {NULL, 0};
     errno = MARK;
-    int now = id_of(greenlet_current());
+    /* Which drains. */
+    int now = op->c & 128 ? me->id : id_of(greenlet_current());
+    disarm();
     look_at_errno(me);
     NOTE("operation", now, (int)op->code, states());
     switch ((enum code)op->code) {
@@ -716,8 +736,8 @@ static enum fate perform(struct record *me, const struct operation *op,
         break;
     case OP_UP: {
         greenlet *up = greenlet_parent(greenlet_current());
-        m = greenlet_switch(up ? up : greenlet_main(), next_value());
-        resumed(me, m);
+        disarm();
+        m = send(me, record_of(up ? up : greenlet_main()), OP_SWITCH, 0);
         break;
     }
     case OP_THROW:
@@ -738,6 +758,7 @@ static enum fate perform(struct record *me, const struct operation *op,
         break;
     case OP_DRAIN:
         greenlet_drain();
+        disarm();
         break;
     case OP_RECURSE:
         return do_recurse(me, op, last);
@@ -758,13 +779,16 @@ static enum fate perform(struct record *me, const struct operation *op,
         break;
     case OP_THREAD:
         pass_baton_to((int)(op->a % THREADS));
-        greenlet_drain();
+        if (op->b & 1) {
+            greenlet_drain();
+            disarm();
+        }
         break;
     case OP_EXIT:
         if (inner || !may_exit(me))
             break;
         if (op->a & 1)
-            NOTE("shutdown", me->id, 0, greenlet_thread_shutdown());
+            shut_down(me);
         return END;
     case OP_OOM:
         run.oom = op->a % 6 + 1;
@@ -786,9 +810,7 @@ static enum fate perform(struct record *me, const struct operation *op,
     case OP_SHUTDOWN:
         if (op->a % 4) /* most often it is the end of most greenlets */
             break;
-        NOTE("shutdown", me->id, 0, greenlet_thread_shutdown());
-        look_at_errno(me);
-        look_at_frames(me);
+        shut_down(me);
         break;
     case OP_WALK: {
         static uint64_t sum;

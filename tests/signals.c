@@ -1,0 +1,153 @@
+/* Signals at any instruction of a switch: a timer fires many thousand times a
+ * second while stacks are copied and switched, and its handler runs on the
+ * greenlet's stack or on the alternate one, or unwinds the stack that it came
+ * upon. Nothing may be torn: each greenlet looks at every byte of its frames
+ * at each resume.
+ * SPDX-License-Identifier: MIT */
+#include "test.h"
+
+#include <signal.h>
+#include <time.h>
+#include <unwind.h>
+
+enum { GREENLETS = 12, HANDLED = 400, INTERVAL_NS = 20000, DEEPEST = 5 };
+
+static greenlet *all[GREENLETS];
+static uint64_t seed = 1;
+static volatile sig_atomic_t handled, torn, frames_seen, deepest_seen;
+static bool over;
+
+static void (*in_handler)(void);
+
+static void on_timer(int sig) {
+    volatile unsigned char bytes[700];
+    for (size_t i = 0; i < sizeof bytes; i++)
+        bytes[i] = (unsigned char)(i * 7);
+    if (in_handler)
+        in_handler();
+    for (size_t i = 0; i < sizeof bytes; i++)
+        if (bytes[i] != (unsigned char)(i * 7))
+            torn = 1;
+    handled = handled + 1;
+    (void)sig;
+}
+
+/* Frames of one greenlet: sizes from some bytes to some pages. */
+__attribute__((noinline)) static void dwell(intptr_t me, int deep) {
+    size_t size = 16 + (size_t)(test_random(&seed) % (deep ? 900 : 9000));
+    volatile unsigned char *bytes = __builtin_alloca(size);
+    unsigned char key = (unsigned char)test_random(&seed);
+    for (size_t i = 0; i < size; i++)
+        bytes[i] = (unsigned char)(key + i);
+    int hops = (int)(test_random(&seed) % 20);
+    for (int n = 0; n < hops && !over; n++) {
+        unsigned r = (unsigned)test_random(&seed);
+        if (deep < DEEPEST && r % 4 == 0) {
+            dwell(me, deep + 1);
+            continue;
+        }
+        greenlet *to = over ? greenlet_main() : all[r / 4 % GREENLETS];
+        greenlet_message m = greenlet_switch(to, NULL);
+        if (m.status != 0)
+            FAIL("greenlet %d: status %ld", (int)me, (long)m.status);
+    }
+    for (size_t i = 0; i < size; i++)
+        if (bytes[i] != (unsigned char)(key + i))
+            FAIL("greenlet %d: byte %zu of %zu at depth %d", (int)me, i, size,
+                 deep);
+}
+
+/* It dies after a while, so that there are starts and deaths too. */
+static greenlet_message entry_dwells(void *value) {
+    for (int n = 0; n < 30 && !over; n++)
+        dwell(I(value), 0);
+    return val(0);
+}
+
+static void run_for(unsigned wanted) {
+    struct sigevent event;
+    struct itimerspec every = {{0, INTERVAL_NS}, {0, INTERVAL_NS}};
+    timer_t timer;
+    memset(&event, 0, sizeof event);
+    event.sigev_notify = SIGEV_SIGNAL;
+    event.sigev_signo = SIGUSR1;
+    for (int i = 0; i < GREENLETS; i++)
+        all[i] = spawn(entry_dwells);
+    CHECK_EQ(timer_create(CLOCK_MONOTONIC, &event, &timer), 0);
+    CHECK_EQ(timer_settime(timer, 0, &every, NULL), 0);
+    uint64_t rounds = 0;
+    while ((unsigned)handled < wanted) {
+        unsigned i = (unsigned)(test_random(&seed) % GREENLETS);
+        greenlet_switch(all[i], V(i));
+        rounds++;
+        for (i = 0; i < GREENLETS; i++)
+            if (greenlet_get_state(all[i]) == GREENLET_DEAD) {
+                greenlet_unref(all[i]);
+                all[i] = spawn(entry_dwells);
+            }
+    }
+    CHECK_EQ(timer_delete(timer), 0);
+    over = true;
+    greenlet_statistics s = GREENLET_STATISTICS_INIT;
+    CHECK_EQ(greenlet_thread_statistics(&s), 0);
+    test_say("%d signals in %ju switches", (int)handled, (uintmax_t)s.switches);
+    CHECK_EQ(torn, 0);
+    CHECK(rounds > 0);
+}
+
+static void handle(int flags) {
+    struct sigaction action;
+    memset(&action, 0, sizeof action);
+    action.sa_handler = on_timer;
+    action.sa_flags = SA_RESTART | flags;
+    CHECK_EQ(sigaction(SIGUSR1, &action, NULL), 0);
+}
+
+TEST(contract_35_timer_on_the_own_stack) {
+    handle(0);
+    run_for(test_amount(HANDLED, 25 * HANDLED));
+}
+
+TEST(contract_35_timer_on_the_alternate_stack) {
+    static unsigned char stack[65536];
+    stack_t alternate = {.ss_sp = stack, .ss_size = sizeof stack};
+    CHECK_EQ(sigaltstack(&alternate, NULL), 0);
+    handle(SA_ONSTACK);
+    run_for(test_amount(HANDLED, 25 * HANDLED));
+}
+
+static _Unwind_Reason_Code frame(struct _Unwind_Context *context, void *n) {
+    (void)context;
+    return ++*(int *)n < 200 ? _URC_NO_REASON : _URC_END_OF_STACK;
+}
+
+/* From whichever instruction was interrupted. It ends: in the handler's own
+ * frames, at the greenlet's entry, or at the thread's. */
+static void unwind(void) {
+    int n = 0;
+    _Unwind_Backtrace(frame, &n);
+    frames_seen = frames_seen + n;
+    if (n > deepest_seen)
+        deepest_seen = n;
+}
+
+static void check_unwinding(int flags) {
+    if (test_is("ucontext"))
+        SKIP("glibc's swapcontext() has no CFI where it loads sp");
+    unwind(); /* it loads what it needs now */
+    in_handler = unwind;
+    handle(flags);
+    run_for(test_amount(HANDLED, 25 * HANDLED));
+    test_say("%d frames, %d at most", (int)frames_seen, (int)deepest_seen);
+    CHECK(frames_seen > handled); /* more than the handler itself */
+    CHECK(deepest_seen < 200);
+}
+
+TEST(contract_35_timer_that_unwinds) { check_unwinding(0); }
+
+TEST(contract_35_timer_that_unwinds_from_the_alternate_stack) {
+    static unsigned char stack[131072];
+    stack_t alternate = {.ss_sp = stack, .ss_size = sizeof stack};
+    CHECK_EQ(sigaltstack(&alternate, NULL), 0);
+    check_unwinding(SA_ONSTACK);
+}
