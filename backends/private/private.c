@@ -53,6 +53,7 @@ static int start(struct greenlet_thread *t, greenlet *from, greenlet *to,
         t->b.reserve = (struct stack){0};
     }
     b->slot = s.slot;
+    b->low = s.low;
     annotate_open(s.high - ARCH_PRIMED_BYTES, ARCH_PRIMED_BYTES);
     b->sp = arch_prime(s.high, annotate_entry(to->entry));
     return 0;
@@ -125,7 +126,7 @@ void backend_bounds(const struct greenlet_thread *t, const greenlet *g,
                     uintptr_t *low, uintptr_t *high, size_t *guard) {
     (void)t;
     bool own = core_state(g) == GREENLET_ACTIVE && g->b.slot;
-    *low = own ? (uintptr_t)g->b.slot->low : 0;
+    *low = own ? (uintptr_t)g->b.low : 0;
     *high = own ? (uintptr_t)g->b.slot : UINTPTR_MAX;
     *guard = own ? stack_guard_bytes() : 0;
 }
