@@ -13,7 +13,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "annotate.h"
 #include "greenlet.h"
+#include "harden.h"
 #include "names.h"
 #include "probes.h"
 
@@ -67,6 +69,8 @@ struct greenlet {
     _Atomic uint8_t state;  /* greenlet_state or CORE_FREED           */
     uint8_t flags;
     uint16_t reserved;
+    HARDEN_STATE;
+    ANNOTATE_STATE(greenlet);
 };
 
 /* Of the bytes [sp, sp + bytes), at its last suspension; sp 0: none. */
@@ -176,7 +180,8 @@ enum {
     SLOW_DROPPED = 8,  /* the current greenlet has lost its last reference */
     SLOW_SPECIAL = 16, /* the current greenlet is CORE_SPECIAL             */
     SLOW_FORBID = 32,  /* inside a hook that must not switch               */
-    SLOW_TRACE = 64    /* t->trace records                                 */
+    SLOW_TRACE = 64,   /* t->trace records                                 */
+    SLOW_WATCHED = 128 /* by a tool or by seals: annotate.h, harden.h      */
 };
 
 struct greenlet_slab;
@@ -235,6 +240,7 @@ struct greenlet_thread {
     void *block;                          /* what to free */
     struct greenlet_thread *next, **link; /* all threads; core_threads_lock */
     struct backend_thread b;
+    ANNOTATE_STATE(thread);
 };
 
 /* The calling thread's, or core_nobody. */

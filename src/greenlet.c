@@ -17,7 +17,8 @@
 #include "slab.h"
 #include "trace.h"
 
-_Static_assert(sizeof(struct greenlet) <= 112, "the header's limit");
+_Static_assert(sizeof(struct greenlet) <= 112 + ANNOTATE_STATE_BYTES,
+               "the header's limit");
 _Static_assert(offsetof(struct greenlet, b) == 0, "the backend's state first");
 
 /* ---- References ------------------------------------------------------- */

@@ -47,6 +47,8 @@ void *memory_map(size_t bytes, size_t align) {
             p += head;
         }
     }
+    if (p)
+        annotate_mapped(p, bytes);
     errno = saved;
     return p;
 }
@@ -70,7 +72,7 @@ static bool guard_markers(void) {
             close(fd[0]);
             close(fd[1]);
         }
-        munmap(p, page);
+        memory_unmap(p, page);
     }
     atomic_store_explicit(&known, answer, memory_order_relaxed);
     return answer == 1;
@@ -79,8 +81,9 @@ static bool guard_markers(void) {
 int memory_guard(void *p, size_t bytes) {
     int saved = errno, status;
     counted();
-    status = guard_markers() ? madvise(p, bytes, MADV_GUARD_INSTALL)
-                             : mprotect(p, bytes, PROT_NONE);
+    status = !ANNOTATE_PLAIN_GUARDS && guard_markers()
+                 ? madvise(p, bytes, MADV_GUARD_INSTALL)
+                 : mprotect(p, bytes, PROT_NONE);
     errno = saved;
     return status ? -ENOMEM : 0;
 }
@@ -94,6 +97,7 @@ unsigned long memory_unmaps(void) {
 void memory_unmap(void *p, size_t bytes) {
     int saved = errno;
     atomic_fetch_add_explicit(&unmaps, 1, memory_order_relaxed);
+    annotate_unmapped(p, bytes);
     munmap(p, bytes);
     errno = saved;
 }

@@ -80,11 +80,11 @@ int greenlet_read_stack(const greenlet *g, const void *address, void *dst,
         in_slice = s.saved_bytes - (at - sp);
         if (in_slice > n)
             in_slice = n;
-        memcpy(dst, saved + (at - sp), in_slice);
+        annotate_copy(dst, saved + (at - sp), in_slice);
     }
     strict_peek(core_self, g);
-    memcpy((char *)dst + in_slice, (const char *)address + in_slice,
-           n - in_slice);
+    annotate_copy((char *)dst + in_slice, (const char *)address + in_slice,
+                  n - in_slice);
     strict_unpeek(core_self, g);
     return 0;
 }

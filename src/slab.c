@@ -53,6 +53,7 @@ static void give(struct greenlet_thread *t, greenlet *g) {
     struct greenlet_slab *s = slab_of(g);
     bool was_full = s->used == SLAB_SLOTS;
     atomic_store_explicit(&g->home, 0, memory_order_relaxed);
+    annotate_forget(g);
     g->queue_next = NULL;
     atomic_store_explicit(&g->state, CORE_FREED, memory_order_relaxed);
     if (t->check >= 0 && s->free) { /* reuse as late as possible */
@@ -101,6 +102,7 @@ greenlet *slab_take(struct greenlet_thread *t) {
             s = memory_map(SLAB_BYTES, SLAB_BYTES);
             if (!s)
                 return NULL;
+            annotate_shared(s, SLAB_BYTES);
             s->maker = t;
             link_first(t, s);
             t->slabs_empty++;

@@ -146,6 +146,8 @@ static struct stack_slot *take_bare(struct stack_class *c, unsigned class,
     if (!(k->guarded & bit) &&
         memory_guard(low_of(k, i) - GUARD_BYTES, GUARD_BYTES) != 0)
         return NULL;
+    if (!(k->guarded & bit))
+        annotate_stack(low_of(k, i), low_of(k, i) + k->slot_bytes);
     k->guarded |= bit;
     k->bare &= ~bit;
     if (k->n_bare-- == k->n)

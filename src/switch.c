@@ -296,6 +296,8 @@ void core_commit_slow(struct greenlet_thread *t, greenlet *from, greenlet *to,
         bury(t, to);
     if (!after)
         return;
+    if (core_state(to) == GREENLET_ACTIVE && to != from)
+        harden_check(to, from);
     if (t->trace)
         trace_switch(t, from, to);
     if (t->hooks.pre_switch) {
@@ -319,8 +321,11 @@ void core_commit_slow(struct greenlet_thread *t, greenlet *from, greenlet *to,
     core_refresh(t);
 }
 
-greenlet_message core_after(greenlet_message m) {
+ANNOTATE_FROM_ASM greenlet_message core_after(greenlet_message m) {
     struct greenlet_thread *t = core_self;
+    annotate_arrive(t);
+    if (!t->died && t->origin != t->current)
+        harden_seal(t->origin);
     greenlet *origin = t->origin, *to = t->current;
     greenlet_event event = t->event;
     bool fresh = t->fresh;
@@ -346,6 +351,7 @@ greenlet_message core_after(greenlet_message m) {
         core_unref_quietly(origin);
     else
         greenlet_unref(origin);
+    annotate_call();
     return m;
 }
 
@@ -412,7 +418,7 @@ finish(struct greenlet_thread *t, greenlet *g, greenlet_message last) {
 }
 
 /* The ordinary, here: nobody wants to know, and the parent is near. */
-_Noreturn void core_finish(greenlet_message last) {
+_Noreturn ANNOTATE_FROM_ASM void core_finish(greenlet_message last) {
     struct greenlet_thread *t = core_self;
     greenlet *g = t->current;
 #if BACKEND_SHORT_WAYS

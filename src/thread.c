@@ -281,6 +281,8 @@ static int adopt(const greenlet_thread_options *o) {
         t->next->link = &t->next;
     core_threads = t;
     pthread_mutex_unlock(&core_threads_lock);
+    if (annotate_adopt(t) || HARDEN_ALL)
+        t->slow |= SLOW_WATCHED;
     core_refresh(t);
     trace_adopt(t);
     errno = saved;
@@ -455,6 +457,7 @@ static bool end_greenlet(greenlet *g, void *arg) {
         return false; /* or an ancestor took it to another thread */
     if (core_state(g) == GREENLET_ACTIVE && g != t->main)
         backend_release(t, g);
+    annotate_forget(g);
     core_set_state(g, GREENLET_DEAD);
     core_set_away(t, g);
     return false;
@@ -513,9 +516,12 @@ static void thread_exit(void *arg) {
      * not switch. pthread_exit may have come from inside a greenlet. */
     core_slow_on(t, SLOW_FORBID);
     t->exiting = true;
-    if (t->current != t->main)
-        core_set_away(t, t->current);
+    greenlet *left = t->current;
     t->current = t->main;
+    if (left != t->main) {
+        annotate_home(t, left);
+        core_set_away(t, left);
+    }
     slab_visit(t, run_locals, t);
     run_foreign_locals(t);
 

@@ -233,6 +233,11 @@ static void clean_main(void *unused) {
     cleaned_main++;
 }
 
+static void skip_without_pthread_exit(void) {
+    if (test_has_tsan())
+        SKIP("ThreadSanitizer's pthread_exit does not work in a fiber");
+}
+
 static greenlet_message entry_pthread_exits(void *value) {
     pthread_exit(value);
     return val(0);
@@ -253,6 +258,7 @@ static void *exits_inside(void *deep) {
 }
 
 TEST(contract_36_pthread_exit_in_a_greenlet) {
+    skip_without_pthread_exit();
     CHECK_PTR(test_join(test_thread(exits_inside, NULL)), V(4711));
     CHECK_EQ(greenlet_get_state(a), GREENLET_DEAD);
     CHECK_MSG(go(a, 1), 0, -EOWNERDEAD);
@@ -272,6 +278,7 @@ static void *exits_on_lanes(void *lanes) {
 }
 
 TEST(contract_36_pthread_exit_on_every_kind_of_lanes) {
+    skip_without_pthread_exit();
     for (int lanes = 0; lanes <= 2; lanes++) {
         CHECK_PTR(test_join(test_thread(exits_on_lanes, V(lanes))), V(4711));
         greenlet_unref(a);
@@ -293,6 +300,7 @@ static void *exits_with_specifics(void *unused) {
 }
 
 TEST(contract_36_thread_destructors_run) {
+    skip_without_pthread_exit();
     CHECK_EQ(pthread_key_create(&specific, specific_destructor), 0);
     test_join(test_thread(exits_with_specifics, NULL));
     CHECK_EQ(cleaned_greenlet, 1);
@@ -394,6 +402,7 @@ static void *has_cleanup(void *unused) {
 }
 
 TEST(contract_36_cleanup_handlers_of_main) {
+    skip_without_pthread_exit();
     CHECK_PTR(test_join(test_thread(has_cleanup, NULL)), V(5));
     CHECK(cleaned_main <= 1);
     greenlet_unref(a);
@@ -418,6 +427,7 @@ static void first_thread_exits(void *unused) {
 }
 
 TEST(contract_36_first_thread_exits_in_a_greenlet) {
+    skip_without_pthread_exit();
     static struct test_death death;
     test_die(first_thread_exits, NULL, &death);
     if (!WIFEXITED(death.status) || WEXITSTATUS(death.status) != 17)

@@ -366,14 +366,14 @@ TEST(contract_34_life_in_place) {
 /* In place is where the thread's stack stands: no stack is mapped. */
 static uintptr_t where;
 
-static greenlet_message entry_tells_where(void *value) {
+TEST_REAL_STACK static greenlet_message entry_tells_where(void *value) {
     volatile int here = 1;
     CHECK(here);
     where = (uintptr_t)&here;
     return back(I(value));
 }
 
-static void *maps_nothing(void *unused) {
+TEST_REAL_STACK static void *maps_nothing(void *unused) {
     (void)unused;
     volatile char here = 0;
     CHECK(!here);

@@ -215,6 +215,8 @@ void *exits_in_greenlet(void *lanes) {
 } // namespace
 
 TEST(contract_36_pthread_exit_unwinds_this_greenlet_only) {
+    if (test_has_tsan())
+        SKIP("ThreadSanitizer's pthread_exit does not work in a fiber");
     for (int lanes = -1; lanes <= 2; lanes++) {
         unwound_main = unwound_greenlet = 0;
         CHECK_PTR(test_join(test_thread(exits_in_greenlet, V(lanes))), V(77));

@@ -16,7 +16,7 @@ __attribute__((noinline)) static void fill(volatile unsigned char *p,
         p[i] = pattern(who, i);
 }
 
-static greenlet_message entry_patterned(void *value) {
+TEST_REAL_STACK static greenlet_message entry_patterned(void *value) {
     volatile unsigned char buffer[BUFFER];
     intptr_t who = I(value);
     fill(buffer, who);
@@ -111,7 +111,7 @@ TEST(contract_23_reads_displaced_bytes) {
     test_join(test_thread(displaces, V(0)));
 }
 
-static greenlet_message entry_reads_others(void *value) {
+TEST_REAL_STACK static greenlet_message entry_reads_others(void *value) {
     static greenlet_stack s;
     (void)value;
     check_a_reads();

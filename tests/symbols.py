@@ -120,6 +120,13 @@ def main(map_file, shared, *archives, without=""):
          [line for line in flags.splitlines() if "(NEEDED)" in line
           and not re.search(r"\[(lib(c|pthread|gcc_s)|ld-[\w-]+)\.", line)]),
     ]
+    if os.environ.get("GREENLET_TEST_HARDENED"):
+        imported = run(*NM, "-D", "--undefined-only", shared)
+        checks += [(f"compiled with {flag}",
+                    [] if re.search(symbol, imported) else [imported])
+                   for flag, symbol in [
+                       ("a stack protector", r"\b__stack_chk_fail\b"),
+                       ("fortified calls", r"\b__\w+_chk\b")]]
     for archive in archives:
         name = os.path.basename(archive)
         checks += [(f"{name}: only greenlet_* is global",

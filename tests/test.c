@@ -126,6 +126,26 @@ static unsigned timeout_seconds(void) {
     return (unsigned)(TIMEOUT_SECONDS * (factor ? factor : 1));
 }
 
+#ifdef GREENLET_TEST_COVERAGE
+#include <ucontext.h>
+
+void __gcov_dump(void);
+
+/* What a child that ends so has reached counts. On a stack that is large
+ * enough, but no alternate one: tests look whether there is one. */
+static void count_coverage(int signal_number) {
+    static char stack[262144];
+    static ucontext_t here, there;
+    getcontext(&there);
+    there.uc_stack.ss_sp = stack;
+    there.uc_stack.ss_size = sizeof stack;
+    there.uc_link = &here;
+    makecontext(&there, __gcov_dump, 0);
+    swapcontext(&here, &there);
+    signal(signal_number, SIG_DFL);
+}
+#endif
+
 /* Forks; the child's output goes to `out`. Returns as fork does. */
 static pid_t fork_into(FILE *out) {
     fflush(NULL);
@@ -139,6 +159,9 @@ static pid_t fork_into(FILE *out) {
     struct rlimit none = {0, 0};
     setrlimit(RLIMIT_CORE, &none);
     alarm(timeout_seconds());
+#ifdef GREENLET_TEST_COVERAGE
+    signal(SIGABRT, count_coverage);
+#endif
     return 0;
 }
 
@@ -160,6 +183,9 @@ void test_die(void (*run)(void *), void *arg, struct test_death *out) {
     if (child == 0) {
         run(arg);
         fflush(NULL);
+#ifdef GREENLET_TEST_COVERAGE
+        __gcov_dump();
+#endif
         _exit(0);
     }
     out->status = wait_for(child);
@@ -226,7 +252,9 @@ unsigned test_amount(unsigned normal, unsigned full) {
     if (test_full())
         return full;
     const char *quick = getenv("GREENLET_TEST_QUICK");
-    return quick && *quick == '1' && normal > 40 ? normal / 4 : normal;
+    uint64_t share =
+        test_env("GREENLET_TEST_SHARE", quick && *quick == '1' ? 4 : 1);
+    return share && normal > 40 ? normal / (unsigned)share + 1 : normal;
 }
 
 #ifdef __has_feature
@@ -234,6 +262,11 @@ unsigned test_amount(unsigned normal, unsigned full) {
 #else
 #define FEATURE(x) 0
 #endif
+
+bool test_tool(const char *name) {
+    const char *tool = getenv("GREENLET_TEST_TOOL");
+    return tool && strcmp(tool, name) == 0;
+}
 
 bool test_has_asan(void) {
 #if defined(__SANITIZE_ADDRESS__) || FEATURE(address_sanitizer)

@@ -45,6 +45,12 @@ void test_register(struct test_case *c);
     }                                                                          \
     static void test_##id(void)
 
+/* A function whose locals are on the stack that it runs on, and not where
+ * AddressSanitizer keeps them to find uses after the return. */
+#if defined(__clang__) || defined(__GNUC__)
+#define TEST_REAL_STACK __attribute__((no_sanitize("address")))
+#endif
+
 /* ---- Checks ----------------------------------------------------------- */
 
 TEST_NORETURN void test_fail(const char *file, int line, const char *format,
@@ -109,10 +115,13 @@ bool test_is_copy(void);
 int test_lanes(void);
 bool test_in_place(void);
 bool test_full(void);
-/* `normal`, or `full` when GREENLET_TEST_FULL=1. */
+/* `normal`, or `full` when GREENLET_TEST_FULL=1, or one in
+ * GREENLET_TEST_SHARE (4 when GREENLET_TEST_QUICK=1) of `normal`. */
 unsigned test_amount(unsigned normal, unsigned full);
 /* Of the environment; `fallback` if it is not set. */
 uint64_t test_env(const char *name, uint64_t fallback);
+/* Is this run under that tool? (GREENLET_TEST_TOOL) */
+bool test_tool(const char *name);
 bool test_has_asan(void);
 bool test_has_tsan(void);
 /* Is this process run by an emulator of user programs (qemu-user)? */

@@ -144,6 +144,7 @@ static void give_slot(struct greenlet_thread *t, char *slot, unsigned class) {
 static void drop_slice(struct greenlet_thread *t, greenlet *g) {
     if (!g->b.slice)
         return;
+    annotate_dropped(g->b.slice, g->b.saved);
     give_slot(t, slot_of(t, g), g->b.class);
     g->b.slice = NULL;
     g->b.saved = 0;
@@ -226,6 +227,7 @@ static int open_lane(struct greenlet_thread *t, struct copy_region *r) {
     r->memory = p;
     r->low = p + GUARD_BYTES;
     r->base = p + bytes - index * STAGGER_BYTES % spare;
+    annotate_stack(r->low, r->base);
     return 0;
 }
 
@@ -304,12 +306,16 @@ static bool reserve_slice(struct greenlet_thread *t, greenlet *o, size_t n,
     char *slice = take_slice(t, o, n, must, &class);
     if (!slice)
         return false;
-    if (o->b.slice) {
+    bool moved = o->b.slice != NULL;
+    if (moved) {
+        harden_check(o, t->current);
         move_bytes(slice, o->b.slice, o->b.saved);
         give_slot(t, slot_of(t, o), o->b.class);
     }
     o->b.slice = slice;
     o->b.class = class;
+    if (moved)
+        harden_seal(o);
     return true;
 }
 
@@ -395,11 +401,17 @@ static void save(struct greenlet_thread *t, struct copy_plan *p) {
         size_t n = wanted(o, sp, to);
         if (n && !p->exchange) {
             size_t done = o->b.saved;
+            if (o != p->from)
+                harden_check(o, p->from);
             if (o == p->from)
                 done += ARCH_FRAME_BYTES; /* assembly's */
+            annotate_saving();
             move_bytes(o->b.slice + done, sp + done, n - done);
+            annotate_saved(o, sp + o->b.saved, n - o->b.saved);
             note_eviction(t, p, o, n - o->b.saved);
             o->b.saved = (uint32_t)n;
+            if (o != p->from)
+                harden_seal(o);
         }
         if (o->b.base > to->b.base)
             break;
@@ -546,7 +558,8 @@ prepare_for_other(struct greenlet_thread *t, greenlet *to, char *sp) {
 
 /* On the caller's stack; sp is where its frame belongs. The most common cases
  * have only tail calls in their way: no register needs to be saved. */
-struct arch_copy *arch_copy_prepare(uintptr_t how, void *sp) {
+ANNOTATE_FROM_ASM struct arch_copy *arch_copy_prepare(uintptr_t how,
+                                                      void *sp) {
     struct greenlet_thread *t = core_self;
     if (unlikely(how <= HOW_ALL))
         return prepare(t, (unsigned)how, sp);
@@ -568,27 +581,39 @@ static void exchange(struct greenlet_thread *t, struct copy_plan *p) {
     size_t n = (size_t)(x->b.base - (char *)x->b.sp), saved = to->b.saved;
     char *end = to->b.slice + saved, *base = to->b.base;
     size_t both = n < saved ? n : saved;
+    if (x != p->from)
+        harden_check(x, p->from);
+    annotate_open(base - saved, saved - both);
+    annotate_saving();
     move_exchange(base - both, end - both, both);
     if (n > both)
         move_bytes(end - n, base - n, n - both);
     else if (saved > both)
         move_bytes(base - saved, end - saved, saved - both);
+    annotate_saved(x, x->b.sp, n);
     note_eviction(t, p, x, n);
     x->b.slice = end - n;
     x->b.saved = (uint32_t)n;
     x->b.class = to->b.class;
+    if (x != p->from)
+        harden_seal(x);
     to->b.slice = NULL;
     to->b.saved = 0;
     p->region->head = NULL;
 }
 
-static __attribute__((noinline)) void *fill(struct greenlet_thread *t,
-                                            struct copy_plan *p) {
+static __attribute__((noinline)) ANNOTATE_BARE void *
+fill(struct greenlet_thread *t, struct copy_plan *p) {
     struct copy_region *r = p->region;
     greenlet *to = p->to;
     size_t n = to->b.saved;
 
     p->frame = NULL;
+    annotate_leave(t, p->from, p->dying);
+    if (p->fresh)
+        annotate_open(to->b.base - ARCH_PRIMED_BYTES, ARCH_PRIMED_BYTES);
+    else if (!p->exchange)
+        annotate_open(to->b.sp, n);
     if (n) {
         p->moved += n;
         TRACE_FILLED(t, p->after, to, n);
@@ -605,12 +630,14 @@ static __attribute__((noinline)) void *fill(struct greenlet_thread *t,
         move_bytes(to->b.sp, to->b.slice, n);
         drop_slice(t, to);
     }
+    if (n)
+        annotate_filled(to, to->b.sp, n);
     if (r->head != to) {
         to->b.next = r->head;
         r->head = to;
     }
     if (p->fresh)
-        to->b.sp = arch_prime(to->b.base, to->entry);
+        to->b.sp = arch_prime(to->b.base, annotate_entry(to->entry));
     if (!in_place(t))
         core_set_near(t, to);
     if (p->moved) {
@@ -645,7 +672,7 @@ static __attribute__((noinline)) void *fill_refill(struct greenlet_thread *t,
 }
 
 /* On run_sp, below all that is written. Returns the image to resume. */
-void *arch_copy_fill(struct arch_copy *c) {
+ANNOTATE_BARE ANNOTATE_FROM_ASM void *arch_copy_fill(struct arch_copy *c) {
     struct copy_plan *p = plan_of(c);
     struct greenlet_thread *t = (void *)((char *)p - PLAN_AT);
     if (unlikely(!p->refill))
@@ -755,7 +782,8 @@ static inline void *start(struct greenlet_thread *t, greenlet *to,
                           struct copy_region *r) {
     occupy(t, to, r);
     r->head = to;
-    to->b.sp = arch_prime(r->base, to->entry);
+    annotate_open(to->b.base - ARCH_PRIMED_BYTES, ARCH_PRIMED_BYTES);
+    to->b.sp = arch_prime(r->base, annotate_entry(to->entry));
     core_set_near(t, to);
     return to->b.sp;
 }
@@ -774,8 +802,11 @@ static __attribute__((noinline)) greenlet_message
 switch_slow(struct greenlet_thread *t, greenlet *from, greenlet *to,
             greenlet_message m, unsigned how) {
     int direct = survey(t, from, to, false);
-    if (direct > 0)
-        return arch_switch(m, &from->b.sp, commit(t, from, to, how));
+    if (direct > 0) {
+        void *image = commit(t, from, to, how);
+        annotate_leave(t, from, false);
+        return arch_switch(m, &from->b.sp, image);
+    }
     if (direct < 0 && how & HOW_MUST)
         core_fatal("no memory for a lane", to, from);
     if (direct < 0)
@@ -845,6 +876,7 @@ _Noreturn void backend_exit(struct greenlet_thread *t, greenlet *dying,
         struct copy_region *r = region_of(t, dying);
         void *image = commit(t, dying, to, how);
         vacate(t, r);
+        annotate_leave(t, dying, true);
         leave(t, m, image);
     }
     arch_switch_copy(m, how);
@@ -876,6 +908,17 @@ void backend_describe(const greenlet *g, greenlet_stack *out,
     out->saved_bytes = g->b.saved;
     *saved = g->b.slice;
 }
+
+#ifdef GREENLET_HARDEN
+void backend_trust(const greenlet *g, struct harden_trust *out) {
+    out->words[0] = (uintptr_t)g->b.sp;
+    out->words[1] = (uintptr_t)g->b.base;
+    out->words[2] = g->b.saved;
+    out->words[3] = g->b.saved ? (uintptr_t)g->b.slice : 0;
+    out->image = g->b.saved ? g->b.slice : g->b.sp;
+    out->bytes = sizeof(uintptr_t);
+}
+#endif
 
 void backend_bounds(const struct greenlet_thread *t, const greenlet *g,
                     uintptr_t *low, uintptr_t *high, size_t *guard) {

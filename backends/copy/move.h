@@ -13,6 +13,7 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "annotate.h"
 #include "arch.h"
 
 #define MOVE_PLAIN                                                             \
@@ -77,7 +78,7 @@ static inline bool move_exchange_pays(size_t n) {
 #else
 
 MOVE_PLAIN static inline void move_bytes(void *dst, const void *src, size_t n) {
-    if (n > 4096)
+    if (n > 4096 && !ANNOTATE_ASAN && !ANNOTATE_TSAN)
         memcpy(dst, src, n);
     else
         move_small(dst, src, n);

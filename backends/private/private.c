@@ -54,7 +54,9 @@ static int start(struct greenlet_thread *t, greenlet *from, greenlet *to,
         t->b.reserve = (struct stack){0};
     }
     b->slot = s.slot;
-    b->sp = arch_prime(s.high, to->entry);
+    b->low = s.low;
+    annotate_open(s.high - ARCH_PRIMED_BYTES, ARCH_PRIMED_BYTES);
+    b->sp = arch_prime(s.high, annotate_entry(to->entry));
     return 0;
 }
 
@@ -75,7 +77,9 @@ greenlet_message backend_switch(struct greenlet_thread *t, greenlet *from,
         if (unlikely(status))
             return (greenlet_message){NULL, status};
     }
-    return arch_switch(m, &from->b.sp, commit(t, from, to, how));
+    void *image = commit(t, from, to, how);
+    annotate_leave(t, from, false);
+    return arch_switch(m, &from->b.sp, image);
 }
 
 _Noreturn void backend_exit(struct greenlet_thread *t, greenlet *dying,
@@ -91,6 +95,7 @@ _Noreturn void backend_exit(struct greenlet_thread *t, greenlet *dying,
         t->b.reserve = s;
     else
         stack_give(&t->b.pool, s);
+    annotate_leave(t, dying, true);
     arch_switch(m, &t->b.nowhere, image);
     __builtin_unreachable();
 }
@@ -109,11 +114,20 @@ void backend_describe(const greenlet *g, greenlet_stack *out,
     *saved = NULL;
 }
 
+#ifdef GREENLET_HARDEN
+void backend_trust(const greenlet *g, struct harden_trust *out) {
+    out->words[0] = (uintptr_t)g->b.sp;
+    out->words[1] = (uintptr_t)g->b.slot;
+    out->image = g->b.sp;
+    out->bytes = sizeof(uintptr_t);
+}
+#endif
+
 void backend_bounds(const struct greenlet_thread *t, const greenlet *g,
                     uintptr_t *low, uintptr_t *high, size_t *guard) {
-    bool own = core_state(g) == GREENLET_ACTIVE && g->b.slot &&
-               !stack_slot_sound(t, g->b.slot);
-    *low = own ? (uintptr_t)g->b.slot->low : 0;
+    (void)t;
+    bool own = core_state(g) == GREENLET_ACTIVE && g->b.slot;
+    *low = own ? (uintptr_t)g->b.low : 0;
     *high = own ? (uintptr_t)g->b.slot : UINTPTR_MAX;
     *guard = own ? stack_guard_bytes() : 0;
 }
@@ -126,7 +140,9 @@ int backend_lane(const greenlet *g) {
 const char *backend_sound(struct greenlet_thread *t, const greenlet *g) {
     if (g->flags & CORE_MAIN)
         return g->b.slot ? "main has a stack of the pool" : NULL;
-    return stack_slot_sound(t, g->b.slot);
+    const char *what = stack_slot_sound(t, g->b.slot);
+    return !what && g->b.low != g->b.slot->low ? "its stack's ends do not match"
+                                               : what;
 }
 
 void backend_point(struct greenlet_thread *t, const greenlet *g,

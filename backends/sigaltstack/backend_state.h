@@ -24,7 +24,7 @@ struct point {
 };
 
 struct backend_greenlet {
-    struct point *point; /* where to go on; stale while running              */
+    struct point *point; /* where to go on; NULL while running               */
     struct stack stack;  /* .high is NULL while it is new and when it is dead */
     size_t stack_bytes;  /* wished; 0: the thread's default                  */
 };

@@ -21,7 +21,7 @@
  *         | point in the |--+ |  struct point|<-+ +--------------+
  *         | header       | sp>|              |  | | point in the |
  *         |              |    +--------------+  | | header is    |
- *         |              |    | point in the |--+ | stale        |
+ *         |              |    | point in the |--+ | is NULL      |
  *   low   +--------------+    | header       |    |              |
  *           guard             +--------------+    +--------------+
  *
@@ -106,8 +106,11 @@ greenlet_message backend_hop(greenlet_message m, greenlet *from, greenlet *to,
     __builtin_unwind_init(); /* saves the callee-saved registers */
     mark(&here, __builtin_frame_address(0));
     from->b.point = &here;
-    if (sigsetjmp(here.env, 0) == 0)
-        siglongjmp(to->b.point->env, 1);
+    if (sigsetjmp(here.env, 0) == 0) {
+        annotate_leave(core_self, from, false);
+        annotate_siglongjmp(to->b.point->env, 1);
+    }
+    from->b.point = NULL; /* it ends with this frame */
     return arrive();
 }
 
@@ -135,7 +138,7 @@ greenlet_message backend_hop(greenlet_message m, greenlet *from, greenlet *to,
 
 static __attribute__((noinline)) void run(void) {
     greenlet_message m = arrive();
-    core_finish(core_self->current->entry(m.value));
+    core_finish(annotate_entry(core_self->current->entry)(m.value));
 }
 
 static _Noreturn __attribute__((noinline)) void begin(void) {
@@ -419,6 +422,7 @@ static size_t bytes_for(const struct greenlet_thread *t, const greenlet *g) {
 static int give_stack(struct greenlet_thread *t, greenlet *to, struct stack s) {
     int status = prime(t, s);
     if (status == 0) {
+        annotate_open(s.low, (size_t)((char *)seat_of(s) - s.low));
         to->b.stack = s;
         to->b.point = &seat_of(s)->point;
     }
@@ -504,8 +508,9 @@ greenlet_message backend_switch(struct greenlet_thread *t, greenlet *from,
 
 /* A new `to` inherits the dying one's stack if that is large enough: it is
  * primed, and jumping to its top needs nothing of what is below. */
-void backend_exit(struct greenlet_thread *t, greenlet *dying, greenlet *to,
-                  greenlet_message m, unsigned how) {
+_Noreturn ANNOTATE_BARE void backend_exit(struct greenlet_thread *t,
+                                          greenlet *dying, greenlet *to,
+                                          greenlet_message m, unsigned how) {
     struct stack left = dying->b.stack;
     bool after = (how & HOW_AFTER) != 0, starts = !to->b.stack.high;
     bool inherits = starts && size_of(left) >= bytes_for(t, to);
@@ -516,12 +521,13 @@ void backend_exit(struct greenlet_thread *t, greenlet *dying, greenlet *to,
     core_commit(t, dying, to, after);
     if (starts)
         core_set_near(t, to);
+    annotate_leave(t, dying, true);
     dying->b.stack = (struct stack){0};
     dying->b.point = NULL;
     if (!inherits)
         drop_stack(t, left);
     leave(t, m, after);
-    siglongjmp(to->b.point->env, 1);
+    annotate_siglongjmp(to->b.point->env, 1);
 }
 
 void backend_release(struct greenlet_thread *t, greenlet *g) {
@@ -537,6 +543,17 @@ void backend_describe(const greenlet *g, greenlet_stack *out,
     out->saved_bytes = 0;
     *saved = NULL;
 }
+
+#ifdef GREENLET_HARDEN
+/* Of a jump buffer all but the mask, which there is none of. */
+void backend_trust(const greenlet *g, struct harden_trust *out) {
+    const struct point *point = g->b.point;
+    out->words[0] = (uintptr_t)point;
+    out->words[1] = (uintptr_t)g->b.stack.high;
+    out->image = &point->env[0].__jmpbuf;
+    out->bytes = sizeof(point->env[0].__jmpbuf);
+}
+#endif
 
 void backend_bounds(const struct greenlet_thread *t, const greenlet *g,
                     uintptr_t *low, uintptr_t *high, size_t *guard) {

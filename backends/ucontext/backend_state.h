@@ -15,7 +15,7 @@
 #define BACKEND_SWITCHES_SHADOW_STACKS /* swapcontext() does */
 
 struct backend_greenlet {
-    void *context;      /* ucontext_t: where to go on; stale while running   */
+    void *context;      /* ucontext_t: where to go on; NULL while running    */
     struct stack stack; /* .high is NULL while it is new and when it is dead */
     size_t stack_bytes; /* wished; 0: the thread's default                  */
 };

@@ -18,7 +18,7 @@
  *         | context    |--+  |  ucontext_t|<-+  |            |
  *         | in the     |     | swapcon-   |  |  | context in |
  *         | header     |sp ->| text()     |  |  | the header |
- *         |            |     +------------+  |  | is stale   |
+ *         |            |     +------------+  |  | is NULL    |
  *         |            |     | context    |--+  |            |
  *   low   +------------+     +------------+     +------------+
  *           guard              guard              guard
@@ -71,8 +71,10 @@ greenlet_message backend_hop(greenlet_message m, greenlet *from, greenlet *to,
     ucontext_t here;
     leave(t, m, after);
     from->b.context = &here;
-    if (unlikely(swapcontext(&here, to->b.context) != 0))
+    annotate_leave(t, from, false);
+    if (unlikely(annotate_swapcontext(&here, to->b.context) != 0))
         core_fatal("swapcontext failed", from, to);
+    from->b.context = NULL; /* it ends with this frame */
     return arrive();
 }
 
@@ -80,7 +82,7 @@ greenlet_message backend_hop(greenlet_message m, greenlet *from, greenlet *to,
  * in makecontext's frame above. */
 static void enter(void) {
     greenlet_message m = arrive();
-    core_finish(core_self->current->entry(m.value));
+    core_finish(annotate_entry(core_self->current->entry)(m.value));
 }
 
 /* Makes the first context of `g` on its stack. noinline: getcontext returns
@@ -90,6 +92,7 @@ static __attribute__((noinline)) void begin(greenlet *g) {
     ucontext_t *first =
         (ucontext_t *)(((uintptr_t)s.high - CANARY_BYTES - sizeof(*first)) &
                        ~(uintptr_t)63);
+    annotate_open(s.low, (size_t)(s.high - s.low));
     if (getcontext(first) != 0)
         core_fatal("getcontext failed", g, NULL);
     first->uc_stack.ss_sp = s.low;
@@ -177,8 +180,9 @@ greenlet_message backend_switch(struct greenlet_thread *t, greenlet *from,
 
 /* A new `to` inherits the dying one's stack if that is large enough:
  * makecontext writes only to its top, where nothing is needed any more. */
-void backend_exit(struct greenlet_thread *t, greenlet *dying, greenlet *to,
-                  greenlet_message m, unsigned how) {
+_Noreturn ANNOTATE_BARE void backend_exit(struct greenlet_thread *t,
+                                          greenlet *dying, greenlet *to,
+                                          greenlet_message m, unsigned how) {
     struct stack left = dying->b.stack;
     bool after = (how & HOW_AFTER) != 0, starts = !to->b.stack.high;
     bool inherits = starts && size_of(left) >= bytes_for(t, to);
@@ -191,6 +195,7 @@ void backend_exit(struct greenlet_thread *t, greenlet *dying, greenlet *to,
         begin(to);
         core_set_near(t, to);
     }
+    annotate_leave(t, dying, true);
     dying->b.stack = (struct stack){0};
     dying->b.context = NULL;
     if (!inherits)
@@ -214,6 +219,16 @@ void backend_describe(const greenlet *g, greenlet_stack *out,
     out->saved_bytes = 0;
     *saved = NULL;
 }
+
+#ifdef GREENLET_HARDEN
+void backend_trust(const greenlet *g, struct harden_trust *out) {
+    const ucontext_t *context = g->b.context;
+    out->words[0] = (uintptr_t)context;
+    out->words[1] = (uintptr_t)g->b.stack.high;
+    out->image = &context->uc_mcontext;
+    out->bytes = sizeof(context->uc_mcontext);
+}
+#endif
 
 void backend_bounds(const struct greenlet_thread *t, const greenlet *g,
                     uintptr_t *low, uintptr_t *high, size_t *guard) {

@@ -15,7 +15,9 @@ import sys
 from pathlib import Path
 
 import common
+import coverage
 import fuzz
+import sanitizers
 import soak
 import sysroot
 from common import Problem, say
@@ -116,11 +118,16 @@ class Run:
     """One build folder's tests."""
 
     def __init__(self, path: Path, prefix: str, options: argparse.Namespace,
-                 slow: bool = False):
+                 slow: bool = False, suite: str = "",
+                 environment: dict[str, str] | None = None,
+                 wrapper: str = ""):
         self.path = path
         self.prefix = prefix
         self.options = options
-        self.slow = slow  # emulated
+        self.slow = slow  # emulated, or under a tool
+        self.suite = suite  # only the tests of this one
+        self.environment = environment or {}
+        self.wrapper = wrapper  # command that runs the tests
         self.interrupted = False
         listed = subprocess.run(["meson", "introspect", "--tests", str(path)],
                                 stdout=subprocess.PIPE, text=True, check=True)
@@ -133,6 +140,8 @@ class Run:
         suites = {suite.split(":")[-1] for suite in test["suite"]}
         if "full" in suites and not self.options.full:
             return False
+        if self.suite not in suites and (self.suite or "seeded" in suites):
+            return False
         return not self.options.backend or bool(
             suites & set(self.options.backend))
 
@@ -144,13 +153,15 @@ class Run:
     def meson_test(self, log: str, names: list[str],
                    arguments: list[str]) -> list[Case]:
         """Runs the named tests and returns their cases."""
-        environment = common.clean_environment()
+        environment = common.clean_environment(**self.environment)
         if self.options.quick:
             environment["GREENLET_TEST_QUICK"] = "1"
         if self.options.full:
             environment["GREENLET_TEST_FULL"] = "1"
         command = ["meson", "test", "-C", str(self.path), "--no-rebuild",
                    "--logbase", log]
+        if self.wrapper:
+            command.append("--wrapper=" + self.wrapper)
         if arguments:
             command.append("--test-args=" + shlex.join(arguments))
         if self.options.full or self.slow:
@@ -276,6 +287,13 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--backend", action="append", default=[], metavar="B",
                         help="only this backend (may be repeated): "
                         + ", ".join(common.backends()))
+    parser.add_argument("--coverage", action="store_true",
+                        help="count the lines that the suite reaches")
+    parser.add_argument("--sanitizer", action="append", default=[],
+                        metavar="S", choices=[*sanitizers.TOOLS, "all"],
+                        help="under this tool, built by gcc and by clang "
+                        "where both have it (may be repeated): all, "
+                        + ", ".join(sanitizers.TOOLS))
     parser.add_argument("--arch", action="append", default=[], metavar="A",
                         help="for another CPU family, with Debian's cross "
                         "compiler and qemu-user, and without --quick the "
@@ -325,6 +343,13 @@ def main(arguments: list[str]) -> int:
     except Problem as problem:
         say(f"tools/test: {problem}")
         return 1
+    if options.sanitizer:
+        return report(sanitizers.run(options, Run, Case))
+    if options.coverage:
+        try:
+            return report(coverage.run(options, Run))
+        except Problem as problem:
+            return report([Case("coverage", "", "failed", str(problem))])
     setup = ["-Dvariants=true", "-Dwerror=true", "--buildtype=debugoptimized"]
     builds: list[tuple[str, str, dict[str, str]]] = [("test", "", {})]
     cases: list[Case] = []
