@@ -601,9 +601,11 @@ static int latest_first(const void *a, const void *b) {
     return x < y ? 1 : x > y ? -1 : 0;
 }
 
+/* Only its own: another thread's are that one's to mark, even if they were
+ * made here. */
 static bool forget_visit(greenlet *g, void *arg) {
-    (void)arg;
-    g->flags &= (uint8_t)~CORE_VISITED;
+    if (core_home(g) == arg)
+        g->flags &= (uint8_t)~CORE_VISITED;
     return false;
 }
 
@@ -651,7 +653,7 @@ int greenlet_thread_shutdown(void) {
     /* A dying greenlet may start others. */
     while (shutdown_round(t, &status) != 0)
         ;
-    visit_all(t, forget_visit, NULL);
+    visit_all(t, forget_visit, t);
     return status;
 }
 

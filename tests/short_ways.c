@@ -110,6 +110,44 @@ TEST(contract_18_one_that_came_with_its_parent_is_shut_down) {
     greenlet_unref(a);
 }
 
+/* Two threads shut down; what one made lives in the other. */
+static int kills;
+
+static greenlet_message entry_hard_to_kill(void *value) {
+    greenlet_message m = back(I(value));
+    while (m.status) {
+        kills++;
+        gate_reach(&gate, 2 * kills + 1); /* 3, and 5 if it is tried again */
+        gate_wait(&gate, 4);
+        m = greenlet_switch(greenlet_main(), m.value);
+    }
+    return m;
+}
+
+static void *shuts_down(void *unused) {
+    (void)unused;
+    elsewhere = greenlet_current();
+    gate_reach(&gate, 1);
+    gate_wait(&gate, 2);
+    CHECK_MSG(go(a, 1), 1, 0);
+    CHECK_EQ(greenlet_thread_shutdown(), -EBUSY);
+    CHECK_EQ(kills, 1);
+    return NULL;
+}
+
+TEST(contract_18_two_shutdowns_at_once) {
+    pthread_t thread = test_thread(shuts_down, NULL);
+    gate_wait(&gate, 1);
+    a = spawn(entry_hard_to_kill);
+    CHECK_EQ(greenlet_set_parent(a, elsewhere), 0);
+    gate_reach(&gate, 2);
+    gate_wait(&gate, 3);
+    CHECK_EQ(greenlet_thread_shutdown(), 0);
+    gate_reach(&gate, 4);
+    test_join(thread);
+    greenlet_unref(a);
+}
+
 /* One that died unstarted stays where it was: not where its message went. */
 static void *starts_the_parent(void *unused) {
     (void)unused;
