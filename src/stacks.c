@@ -39,18 +39,20 @@ static char *low_of(const struct stack_chunk *k, unsigned i) {
     return k->memory + i * (k->slot_bytes + GUARD_BYTES) + GUARD_BYTES;
 }
 
-const char *stack_slot_sound(struct greenlet_thread *t,
-                             const struct stack_slot *slot) {
+static const char *slot_sound(struct greenlet_thread *t,
+                              const struct stack_slot *slot) {
     bool good = !((uintptr_t)slot % _Alignof(struct stack_slot)) &&
                 check_known(t, slot, sizeof(*slot)) &&
                 (const char *)slot > slot->low && slot->index < CHUNK_SLOTS &&
-                !slot->fresh && check_known(t, slot->chunk, 1) &&
+                !slot->fresh &&
+                !((uintptr_t)slot->chunk % _Alignof(struct stack_chunk)) &&
+                check_known(t, slot->chunk, sizeof(*slot->chunk)) &&
                 slot->low == low_of(slot->chunk, slot->index);
     return good ? NULL : "its stack is none of the pool's";
 }
 
 const char *stack_sound(struct greenlet_thread *t, struct stack s) {
-    const char *what = stack_slot_sound(t, s.slot);
+    const char *what = slot_sound(t, s.slot);
     return what ? what
            : s.slot->low == s.low && (char *)s.slot == s.high
                ? NULL

@@ -17,12 +17,11 @@ struct backend_greenlet {
         size_t stack_bytes;      /* new: wished; 0: the thread's default */
         struct stack_slot *slot; /* started: its stack; main: NULL       */
     };
+    char *low; /* started: the slot's, which strict mode may have closed  */
 };
 
 #define BACKEND_GREENLET_INIT                                                  \
-    {                                                                          \
-        NULL, { 0 }                                                            \
-    }
+    { NULL, {0}, NULL }
 
 struct backend_thread {
     struct stack_pool pool;

@@ -53,6 +53,7 @@ static int start(struct greenlet_thread *t, greenlet *from, greenlet *to,
         t->b.reserve = (struct stack){0};
     }
     b->slot = s.slot;
+    b->low = s.low;
     b->sp = arch_prime(s.high, to->entry);
     return 0;
 }
@@ -112,7 +113,7 @@ void backend_bounds(const struct greenlet_thread *t, const greenlet *g,
                     uintptr_t *low, uintptr_t *high, size_t *guard) {
     (void)t;
     bool own = core_state(g) == GREENLET_ACTIVE && g->b.slot;
-    *low = own ? (uintptr_t)g->b.slot->low : 0;
+    *low = own ? (uintptr_t)g->b.low : 0;
     *high = own ? (uintptr_t)g->b.slot : UINTPTR_MAX;
     *guard = own ? stack_guard_bytes() : 0;
 }
@@ -125,7 +126,8 @@ int backend_lane(const greenlet *g) {
 const char *backend_sound(struct greenlet_thread *t, const greenlet *g) {
     if (g->flags & CORE_MAIN)
         return g->b.slot ? "main has a stack of the pool" : NULL;
-    return stack_slot_sound(t, g->b.slot);
+    return stack_sound(t,
+                       (struct stack){g->b.low, (char *)g->b.slot, g->b.slot});
 }
 
 void backend_point(struct greenlet_thread *t, const greenlet *g,
