@@ -60,7 +60,7 @@ struct check_pages {
 bool check_known(const struct greenlet_thread *t, const void *p, size_t n) {
     struct check_pages *c = t->pages;
     uintptr_t page = memory_page(), at = (uintptr_t)p;
-    if (at + n < at || !at)
+    if (at + n < at || at < page) /* number 0 means that none is known */
         return false;
     if (!c || t->strict) /* there stacks close and open all the time */
         return check_readable(p, n);

@@ -393,6 +393,10 @@ static __attribute__((noinline)) int walk_current(const struct job *j) {
     ucontext_t here;
     if (getcontext(&here) != 0)
         return 0;
+#ifdef __s390x__
+    /* The program counter is not in it: getcontext() returns to r14. */
+    here.uc_mcontext.psw.addr = here.uc_mcontext.gregs[14];
+#endif
     debug_context(core_self, &here, &w);
     w.fresh = true;
     return run_walk(&w, j);

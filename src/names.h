@@ -104,7 +104,6 @@
 #define stack_give greenlet_stack_give
 #define stack_pool_destroy greenlet_stack_pool_destroy
 #define stack_sound greenlet_stack_sound
-#define stack_slot_sound greenlet_stack_slot_sound
 #define stack_guard_bytes greenlet_stack_guard_bytes
 
 #define slice_take_slow greenlet_slice_take_slow

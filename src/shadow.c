@@ -7,6 +7,7 @@
  *
  * SPDX-License-Identifier: MIT */
 #ifdef __riscv
+#include <errno.h>
 #include <sys/prctl.h>
 #endif
 
@@ -27,7 +28,10 @@ bool core_shadow_stack(void) {
     /* Zicfiss, whose instructions are illegal without it: the kernel knows.
      * PR_GET_SHADOW_STACK_STATUS, bit PR_SHADOW_STACK_ENABLE. */
     unsigned long status = 0;
-    return prctl(74, &status, 0, 0, 0) == 0 && status & 1;
+    int saved = errno;
+    bool active = prctl(74, &status, 0, 0, 0) == 0 && status & 1;
+    errno = saved;
+    return active;
 #else
     return false;
 #endif

@@ -39,8 +39,8 @@ static char *low_of(const struct stack_chunk *k, unsigned i) {
     return k->memory + i * (k->slot_bytes + GUARD_BYTES) + GUARD_BYTES;
 }
 
-const char *stack_slot_sound(const struct greenlet_thread *t,
-                             const struct stack_slot *slot) {
+static const char *slot_sound(const struct greenlet_thread *t,
+                              const struct stack_slot *slot) {
     const struct stack_chunk *k;
     bool good = !((uintptr_t)slot % _Alignof(struct stack_slot)) &&
                 check_known(t, slot, sizeof(*slot)) &&
@@ -54,7 +54,7 @@ const char *stack_slot_sound(const struct greenlet_thread *t,
 }
 
 const char *stack_sound(const struct greenlet_thread *t, struct stack s) {
-    const char *what = stack_slot_sound(t, s.slot);
+    const char *what = slot_sound(t, s.slot);
     return what ? what
            : s.slot->low == s.low && (char *)s.slot == s.high
                ? NULL

@@ -69,8 +69,6 @@ void stack_pool_destroy(struct stack_pool *pool);
 
 /* NULL, or why `s` cannot be a stack in use; checked as backend_sound() is. */
 const char *stack_sound(const struct greenlet_thread *t, struct stack s);
-const char *stack_slot_sound(const struct greenlet_thread *t,
-                             const struct stack_slot *slot);
 
 /* Bytes of the guard below each stack. */
 size_t stack_guard_bytes(void);

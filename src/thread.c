@@ -455,8 +455,10 @@ static bool end_greenlet(greenlet *g, void *arg) {
     struct greenlet_thread *t = arg;
     if (core_home(g) != t || core_thread_of(g) != t)
         return false; /* or an ancestor took it to another thread */
-    if (core_state(g) == GREENLET_ACTIVE && g != t->main)
+    if (core_state(g) == GREENLET_ACTIVE && g != t->main) {
+        strict_peek(t, g);
         backend_release(t, g);
+    }
     annotate_forget(g);
     core_set_state(g, GREENLET_DEAD);
     core_set_away(t, g);

@@ -48,7 +48,7 @@ static void *one_of_many(void *seed_at) {
             CHECK_MSG(greenlet_throw(*at, 5, V(i)), i, 5);
             break;
         default:
-            CHECK_MSG(go(*at, i), i, 0);
+            CHECK_MSG(go(*at, (intptr_t)i), i, 0);
         }
         if (test_random(&seed) % 8 == 0) {
             greenlet *other = exchange(greenlet_ref(*at));

@@ -140,9 +140,8 @@ int backend_lane(const greenlet *g) {
 const char *backend_sound(struct greenlet_thread *t, const greenlet *g) {
     if (g->flags & CORE_MAIN)
         return g->b.slot ? "main has a stack of the pool" : NULL;
-    const char *what = stack_slot_sound(t, g->b.slot);
-    return !what && g->b.low != g->b.slot->low ? "its stack's ends do not match"
-                                               : what;
+    return stack_sound(t,
+                       (struct stack){g->b.low, (char *)g->b.slot, g->b.slot});
 }
 
 void backend_point(struct greenlet_thread *t, const greenlet *g,

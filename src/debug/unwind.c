@@ -16,6 +16,9 @@
 #include <string.h>
 #include <ucontext.h>
 #include <unistd.h>
+#ifdef __powerpc64__
+#include <asm/ptrace.h>
+#endif
 
 #include <libunwind.h>
 
@@ -333,6 +336,24 @@ static bool context_register(const void *context, unw_regnum_t r,
     if (r < UNW_ARM_R0 || r > UNW_ARM_R15)
         return false;
     *value = (&m->arm_r0)[r - UNW_ARM_R0];
+    return true;
+#elif defined(__powerpc64__)
+    if (r >= UNW_PPC64_R0 && r <= UNW_PPC64_R31)
+        *value = m->gp_regs[r - UNW_PPC64_R0];
+    else if (r == UNW_PPC64_NIP)
+        *value = m->gp_regs[PT_NIP];
+    else if (r == UNW_PPC64_LR)
+        *value = m->gp_regs[PT_LNK];
+    else
+        return false;
+    return true;
+#elif defined(__s390x__)
+    if (r >= UNW_S390X_R0 && r <= UNW_S390X_R15)
+        *value = m->gregs[r - UNW_S390X_R0];
+    else if (r == UNW_S390X_IP)
+        *value = m->psw.addr;
+    else
+        return false;
     return true;
 #else
     (void)m, (void)r, (void)value;
