@@ -60,7 +60,7 @@ struct check_pages {
 bool check_known(struct greenlet_thread *t, const void *p, size_t n) {
     struct check_pages *c = t->pages;
     uintptr_t page = memory_page(), at = (uintptr_t)p;
-    if (at + n < at || !at)
+    if (at + n < at || at < page) /* nobody's; and 0 is an empty slot */
         return false;
     if (!c)
         return check_readable(p, n);

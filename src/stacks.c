@@ -44,7 +44,8 @@ const char *stack_slot_sound(struct greenlet_thread *t,
     bool good = !((uintptr_t)slot % _Alignof(struct stack_slot)) &&
                 check_known(t, slot, sizeof(*slot)) &&
                 (const char *)slot > slot->low && slot->index < CHUNK_SLOTS &&
-                !slot->fresh && check_known(t, slot->chunk, 1) &&
+                !slot->fresh &&
+                check_known(t, slot->chunk, sizeof(*slot->chunk)) &&
                 slot->low == low_of(slot->chunk, slot->index);
     return good ? NULL : "its stack is none of the pool's";
 }

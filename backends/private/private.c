@@ -139,7 +139,9 @@ int backend_lane(const greenlet *g) {
 const char *backend_sound(struct greenlet_thread *t, const greenlet *g) {
     if (g->flags & CORE_MAIN)
         return g->b.slot ? "main has a stack of the pool" : NULL;
-    return stack_slot_sound(t, g->b.slot);
+    const char *what = stack_slot_sound(t, g->b.slot);
+    return what || g->b.slot->low == g->b.low ? what
+                                              : "its stack ends elsewhere";
 }
 
 void backend_point(struct greenlet_thread *t, const greenlet *g,
