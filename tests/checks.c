@@ -274,6 +274,19 @@ static void over_the_top(bool undo) {
     flip(victim, base_of(victim) - sizeof(uintptr_t));
 }
 
+/* Level 2 finds it when the other function's frame is of another size. With
+ * frame pointers, which Meson adds to AddressSanitizer, the walk goes on. */
+#if defined(__SANITIZE_ADDRESS__)
+#define FOUND_ELSEWHERE 0
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define FOUND_ELSEWHERE 0
+#endif
+#endif
+#ifndef FOUND_ELSEWHERE
+#define FOUND_ELSEWHERE (-1)
+#endif
+
 static const struct row rows[] = {
     {"one bit in a local", bit_in_a_local, 0, GREENLET_FOUND_CHECKSUM, 0},
     {"one bit in a saved register", bit_in_a_register, 0,
@@ -283,7 +296,7 @@ static const struct row rows[] = {
     {"a return address one too high", return_one_further, 0,
      GREENLET_FOUND_CHECKSUM, GREENLET_FOUND_RETURN},
     {"another function's return address", return_elsewhere, 0,
-     GREENLET_FOUND_CHECKSUM, -1},
+     GREENLET_FOUND_CHECKSUM, FOUND_ELSEWHERE},
     {"an overflow at the top", over_the_top, GREENLET_FOUND_CANARY,
      GREENLET_FOUND_CANARY, GREENLET_FOUND_CANARY},
 };
@@ -930,6 +943,8 @@ TEST(contract_28_strict_leaves_the_innocent_alone) {
 /* Random bytes over the stack, the stack pointer and the record: a check, a
  * walk and a dump end, and do no harm. */
 TEST(contract_28_checks_survive_anything) {
+    if (test_has_asan())
+        SKIP("AddressSanitizer reports what this does to stacks");
     need_library();
     unsigned n = test_amount(4000, 100000);
     uint64_t state = test_env("GREENLET_TEST_SEED", 12345);
