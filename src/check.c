@@ -245,7 +245,8 @@ static const void *bytes_at(const struct stack_image *s, uintptr_t at) {
     return at - s->sp < s->saved ? s->slice + (at - s->sp) : (const void *)at;
 }
 
-static uintptr_t word_at(const struct stack_image *s, uintptr_t at) {
+static ANNOTATE_BARE uintptr_t word_at(const struct stack_image *s,
+                                       uintptr_t at) {
     uintptr_t word;
     memcpy(&word, bytes_at(s, at), sizeof(word));
     return word;

@@ -296,8 +296,6 @@ void core_commit_slow(struct greenlet_thread *t, greenlet *from, greenlet *to,
         bury(t, to);
     if (!after)
         return;
-    if (core_state(to) == GREENLET_ACTIVE && to != from)
-        harden_check(to, from);
     if (t->trace)
         trace_switch(t, from, to);
     if (t->hooks.pre_switch) {
@@ -314,6 +312,8 @@ void core_commit_slow(struct greenlet_thread *t, greenlet *from, greenlet *to,
     count(t, from, to);
     if (t->strict)
         strict_open(t, to);
+    if (core_state(to) == GREENLET_ACTIVE && to != from)
+        harden_check(to, from);
     t->dropped = t->slow & SLOW_DROPPED;
     t->slow &= ~(unsigned)(SLOW_DROPPED | SLOW_SPECIAL);
     if (to->flags & CORE_SPECIAL)

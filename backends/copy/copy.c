@@ -583,7 +583,8 @@ static void exchange(struct greenlet_thread *t, struct copy_plan *p) {
     size_t both = n < saved ? n : saved;
     if (x != p->from)
         harden_check(x, p->from);
-    annotate_open(base - saved, saved - both);
+    if (saved > both)
+        annotate_open(base - saved, saved - both);
     annotate_saving();
     move_exchange(base - both, end - both, both);
     if (n > both)
