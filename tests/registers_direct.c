@@ -14,16 +14,16 @@
 greenlet_message __real_greenlet_arch_switch(greenlet_message m, void **sp,
                                              void *to);
 greenlet_message __real_greenlet_arch_switch_copy(greenlet_message m,
-                                                  unsigned how);
+                                                  uintptr_t how);
 greenlet_message __wrap_greenlet_arch_switch(greenlet_message m, void **sp,
                                              void *to);
 greenlet_message __wrap_greenlet_arch_switch_copy(greenlet_message m,
-                                                  unsigned how);
+                                                  uintptr_t how);
 
 struct call {
     greenlet_message m;
     void **sp, *to;
-    unsigned how;
+    uintptr_t how;
 };
 
 /* Not in struct call, so that nothing need survive the switch in a register.
@@ -60,7 +60,7 @@ greenlet_message __wrap_greenlet_arch_switch(greenlet_message m, void **sp,
 }
 
 greenlet_message __wrap_greenlet_arch_switch_copy(greenlet_message m,
-                                                  unsigned how) {
+                                                  uintptr_t how) {
     struct call c = {m, NULL, NULL, how};
     return hold(do_switch_copy, &c);
 }
