@@ -216,6 +216,7 @@ int core_link_foreign(struct greenlet_thread *home, greenlet *g) {
         status = -EOWNERDEAD;
     } else {
         core_set_away(home, g);
+        g->flags &= (uint8_t)~CORE_VISITED; /* a mark of the thread it left */
         if (slab_maker(g) != home) {
             side->foreign_next = home->foreign;
             side->foreign_link = &home->foreign;
