@@ -570,7 +570,8 @@ int main(int argc, char **argv) {
             printf("%s\n", c->name);
         } else if (nofork) {
             static _Atomic unsigned long requests;
-            faults_arm_library(test_env("GREENLET_TEST_FAIL_AT", 0), &requests);
+            faults_arm_library(
+                (unsigned long)test_env("GREENLET_TEST_FAIL_AT", 0), &requests);
             fprintf(stderr, "# %s\n", c->name);
             c->run();
             printf("ok %u - %s\n", number, c->name);
