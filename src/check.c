@@ -112,11 +112,15 @@ void check_configure(struct greenlet_thread *t) {
         t->check = (int)config_number("GREENLET_CHECK", -1, -1, 2);
     }
     if (t->check >= 2 && !debug_get(false)) {
-        struct say out = SAY_TO(STDERR_FILENO);
-        say_text(&out, "greenlet: GREENLET_CHECK=2 needs libgreenlet-debug: ");
-        say_text(&out, greenlet_debug_why());
-        say_text(&out, "; checking at level 1\n");
-        say_flush(&out);
+        static _Atomic bool told; /* by one thread for all */
+        if (!atomic_exchange(&told, true)) {
+            struct say out = SAY_TO(STDERR_FILENO);
+            say_text(&out,
+                     "greenlet: GREENLET_CHECK=2 needs libgreenlet-debug: ");
+            say_text(&out, greenlet_debug_why());
+            say_text(&out, "; checking at level 1\n");
+            say_flush(&out);
+        }
         t->check = 1;
     }
     if (t->check >= 0) {

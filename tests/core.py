@@ -24,7 +24,7 @@ GDB = os.environ.get("GDB", "gdb")
 LANES = os.environ.get("GREENLET_LANES", "8")
 QUICK, FULL = (os.environ.get("GREENLET_TEST_" + name) == "1"
                for name in ("QUICK", "FULL"))
-FUZZ = 100 if QUICK else 20000 if FULL else 500
+FUZZ = 25 if QUICK else 20000 if FULL else 500
 
 FRAMES = {
     "main": ["main_below", "main_below", "main_below", "main"],
