@@ -47,7 +47,22 @@ PLAIN("sse2") static inline size_t move_rest(char *d, const char *s, size_t n) {
 }
 
 PLAIN("avx512f") static void move_512(char *d, const char *s, size_t n) {
-    size_t at = move_rest(d, s, n);
+    size_t at = 0;
+    if (n & 16) {
+        _mm_storeu_si128((__m128i *)(void *)d,
+                         _mm_loadu_si128((const __m128i *)(const void *)s));
+        at = 16;
+    }
+    if (n & 32) {
+        _mm256_storeu_si256(
+            (__m256i *)(void *)(d + at),
+            _mm256_loadu_si256((const __m256i *)(const void *)(s + at)));
+        at += 32;
+    }
+    if (n & 64) {
+        _mm512_storeu_si512(d + at, _mm512_loadu_si512(s + at));
+        at += 64;
+    }
     for (; at < n; at += 128) {
         __m512i a = _mm512_loadu_si512(s + at);
         __m512i b = _mm512_loadu_si512(s + at + 64);

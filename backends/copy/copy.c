@@ -649,7 +649,8 @@ fill(struct greenlet_thread *t, struct copy_plan *p) {
     return p->after ? arch_push_after(to->b.sp) : to->b.sp;
 }
 
-/* What evict() has begun, unless it is the most common case. */
+/* What evict() has begun, unless it is the most common case. A slice that
+ * stays mapped keeps the frame until assembly has read it. */
 static __attribute__((noinline)) void *fill_refill(struct greenlet_thread *t,
                                                    struct copy_plan *p) {
     greenlet *to = t->current;
@@ -666,8 +667,19 @@ static __attribute__((noinline)) void *fill_refill(struct greenlet_thread *t,
     }
     PROBE_FILL(to, n);
     counter_add(&t->counters.filled_bytes, n);
+    char *slice = to->b.slice;
+    unsigned class = to->b.class;
+    if (likely(class < SLICE_PAGED_CLASSES && is_plain_image(slice)) &&
+        slice_give_warm(&t->b.slices, slice + n - slice_bytes(class), class)) {
+        p->frame = slice;
+        to->b.slice = NULL;
+        to->b.saved = 0;
+        move_bytes(sp + ARCH_FRAME_BYTES, slice + ARCH_FRAME_BYTES,
+                   n - ARCH_FRAME_BYTES);
+        return sp;
+    }
     /* The frame too: the slice may be unmapped before it could be read. */
-    move_bytes(sp, to->b.slice, n);
+    move_bytes(sp, slice, n);
     drop_slice(t, to);
     return sp;
 }

@@ -2,9 +2,9 @@
  * the most recently given slice of a class is taken first. That one is kept
  * beside the pages, where it counts as in use.
  *
- * Classes: every 16 bytes up to 256, then four per doubling. Slices of up to
+ * Classes: every 16 bytes up to 512, then four per doubling. Slices of up to
  * SLICE_PAGED bytes come from pages of one class, larger ones are mappings of
- * their own. Slices above 256 bytes are 64-aligned, smaller ones 16-aligned.
+ * their own. Slices above 512 bytes are 64-aligned, smaller ones 16-aligned.
  *
  * Retention: per class the warm slice, two empty pages at the most (the first,
  * and a spare), and SLICE_CACHED bytes of mappings.
@@ -20,12 +20,15 @@
 #include "names.h"
 
 enum {
-    SLICE_FINE = 256, /* up to here in steps of 16 */
+    SLICE_FINE_LOG = 9,
+    SLICE_FINE = 1 << SLICE_FINE_LOG, /* up to here in steps of 16 */
     SLICE_FINE_CLASSES = SLICE_FINE / 16,
-    SLICE_PAGED = 16384,
-    SLICE_PAGED_CLASSES = SLICE_FINE_CLASSES + 4 * 6,
+    SLICE_PAGED_LOG = 14,
+    SLICE_PAGED = 1 << SLICE_PAGED_LOG,
+    SLICE_PAGED_CLASSES =
+        SLICE_FINE_CLASSES + 4 * (SLICE_PAGED_LOG - SLICE_FINE_LOG),
     SLICE_PAGE_BYTES = 65536,
-    SLICE_CLASSES = SLICE_FINE_CLASSES + 4 * 24, /* up to 4 GiB */
+    SLICE_CLASSES = SLICE_FINE_CLASSES + 4 * (32 - SLICE_FINE_LOG), /* 4 GiB */
     SLICE_CACHED = 4 << 20
 };
 
@@ -44,7 +47,7 @@ static inline size_t slice_bytes(unsigned class) {
     if (class < SLICE_FINE_CLASSES)
         return (class + 1) * (size_t)16;
     class -= SLICE_FINE_CLASSES;
-    return (size_t)(5 + (class & 3)) << (6 + class / 4);
+    return (size_t)(5 + (class & 3)) << (SLICE_FINE_LOG - 2 + class / 4);
 }
 
 /* The class for `bytes` (> 0), and the bytes that its slices have. */
@@ -55,8 +58,9 @@ static inline unsigned slice_fit(size_t bytes, size_t *room) {
         return (unsigned)(last / 16);
     }
     unsigned log = 63 - (unsigned)__builtin_clzll(last / SLICE_FINE);
-    *room = ((last >> (log + 6)) + 1) << (log + 6);
-    return SLICE_FINE_CLASSES + 4 * log + ((unsigned)(last >> (log + 6)) & 3);
+    unsigned step = log + SLICE_FINE_LOG - 2; /* four to a doubling */
+    *room = ((last >> step) + 1) << step;
+    return SLICE_FINE_CLASSES + 4 * log + ((unsigned)(last >> step) & 3);
 }
 
 static inline unsigned slice_class(size_t bytes) {
