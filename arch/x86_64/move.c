@@ -19,13 +19,13 @@
     __attribute__((target(isa), no_sanitize("address"),                        \
                    no_sanitize("undefined"), no_sanitize("thread")))
 
-/* From there on memcpy is as good. AddressSanitizer's and ThreadSanitizer's
- * would look at bytes that are none of theirs. */
+/* From there on memcpy is as good or better. AddressSanitizer's and
+ * ThreadSanitizer's would look at bytes that are none of theirs. */
 #if ANNOTATE_ASAN || ANNOTATE_TSAN
 #define BEYOND_CACHE SIZE_MAX
 #define BEYOND_SMALL SIZE_MAX
 #else
-#define BEYOND_CACHE 131072
+#define BEYOND_CACHE 49152
 #define BEYOND_SMALL 4096
 #endif
 

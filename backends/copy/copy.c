@@ -558,8 +558,7 @@ prepare_for_other(struct greenlet_thread *t, greenlet *to, char *sp) {
 
 /* On the caller's stack; sp is where its frame belongs. The most common cases
  * have only tail calls in their way: no register needs to be saved. */
-ANNOTATE_FROM_ASM struct arch_copy *arch_copy_prepare(uintptr_t how,
-                                                      void *sp) {
+ANNOTATE_FROM_ASM struct arch_copy *arch_copy_prepare(uintptr_t how, void *sp) {
     struct greenlet_thread *t = core_self;
     if (unlikely(how <= HOW_ALL))
         return prepare(t, (unsigned)how, sp);
