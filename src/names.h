@@ -7,6 +7,7 @@
 #define GREENLET_NAMES_H
 
 #define core_self greenlet_core_self
+#define core_before greenlet_core_before
 #define core_nobody greenlet_core_nobody
 #define core_threads greenlet_core_threads
 #define core_threads_lock greenlet_core_threads_lock

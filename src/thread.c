@@ -22,6 +22,7 @@
 struct greenlet_thread core_nobody = {.fast = ~(uintptr_t)0};
 __thread struct greenlet_thread *core_self
     __attribute__((tls_model("initial-exec"))) = &core_nobody;
+__thread greenlet *core_before __attribute__((tls_model("initial-exec")));
 
 #if GREENLET_INLINE_ABI
 /* The same for greenlet_inline.h, by a name that tells version, backend and
