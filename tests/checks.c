@@ -876,6 +876,9 @@ TEST(contract_28_strict_names_both_sides) {
     for (int i = 0; wanted[i]; i++)
         if (!strstr(death.text, wanted[i]))
             FAIL("no \"%s\" in: %s", wanted[i], death.text);
+#ifdef __s390x__ /* its CPUs tell the page */
+    CHECK(strstr(death.text, "this CPU does not say where") != NULL);
+#endif
     need_library();
     CHECK(strstr(death.text, "(checks_waits), ") != NULL);
     CHECK(strstr(death.text, " checks_culprit+") != NULL);
@@ -893,7 +896,11 @@ static void note_accesses(void *unused) {
     CHECK_EQ(last.kind, GREENLET_FOUND_ACCESS);
     CHECK_PTR(last.g, victim);
     CHECK_PTR(last.by, g);
-    CHECK_PTR(last.address, (const void *)shared);
+    uintptr_t at = (uintptr_t)shared;
+#ifdef __s390x__ /* its CPUs tell the page */
+    at &= ~(uintptr_t)4095;
+#endif
+    CHECK_PTR(last.address, V(at));
     CHECK_MSG(go(victim, 0), 4, 0);
     test_say("went on");
 }
