@@ -69,8 +69,15 @@ static char *chunk, *chunk_end;
 /* Straight from the kernel: seen by no tool and by no test that lets
  * allocations fail. */
 static void *map(size_t bytes) {
-    long p = syscall(SYS_mmap, NULL, bytes, PROT_READ | PROT_WRITE,
-                     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    enum { MAY = PROT_READ | PROT_WRITE, OWN = MAP_PRIVATE | MAP_ANONYMOUS };
+#if defined(SYS_mmap2) /* its elder, where there is one, takes a block */
+    long p = syscall(SYS_mmap2, NULL, bytes, MAY, OWN, -1, 0);
+#elif defined(__s390x__) /* a block of arguments: mmap(2) */
+    unsigned long arguments[] = {0, bytes, MAY, OWN, (unsigned long)-1, 0};
+    long p = syscall(SYS_mmap, arguments);
+#else
+    long p = syscall(SYS_mmap, NULL, bytes, MAY, OWN, -1, 0);
+#endif
     return p == -1 ? NULL : (void *)p;
 }
 

@@ -51,6 +51,15 @@ static inline uintptr_t context_ip(const ucontext_t *c) {
 #endif
 }
 
+/* How much si_addr tells after a fault: an address, or so many bytes from
+ * there on. (z/Architecture Principles of Operation, 6, translation-exception
+ * identification: the page.) */
+#if defined(__s390x__)
+enum { CONTEXT_FAULT_BYTES = 4096 };
+#else
+enum { CONTEXT_FAULT_BYTES = 1 };
+#endif
+
 /* After a fault: 1 it wrote, 0 it read, -1 not known. */
 static inline int context_wrote(const ucontext_t *c) {
 #if defined(__x86_64__) || defined(__i386__)

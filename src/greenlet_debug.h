@@ -102,7 +102,8 @@ typedef struct greenlet_finding {
                            * handler                                       */
     greenlet *g;          /* whose stack; NULL: not known                  */
     greenlet *by;         /* who ran when it was found                     */
-    const void *address;  /* of what is wrong, as `g` sees it              */
+    const void *address;  /* of what is wrong, as `g` sees it; of an ACCESS
+                           * on s390x, where CPUs tell no more, the page    */
     int frame;            /* number of the frame it is in; -1: not known   */
     const char *function; /* that frame's; NULL: not known. Borrowed       */
     uintptr_t expected;   /* the word that should be there, or a limit     */

@@ -125,6 +125,34 @@ static void say_who(struct say *out, const greenlet *g) {
     say_text(out, ")");
 }
 
+/* Where the CPU tells no more than the page: what that holds. */
+static void print_page(struct say *out, struct greenlet_thread *home,
+                       const greenlet *g, uintptr_t at, uintptr_t sp) {
+    uintptr_t first = at > sp ? at : sp, frame_sp;
+    bool has_frames = first - at < CONTEXT_FAULT_BYTES;
+    char name[128] = "";
+    int frame = -1;
+    if (has_frames)
+        frame = debug_locate(home, g, first, &frame_sp, name, sizeof(name));
+    say_text(out, " or up to ");
+    say_dec(out, CONTEXT_FAULT_BYTES - 1);
+    say_text(out, " bytes above: this CPU does not say where\n  there:");
+    if (frame >= 0) {
+        say_text(out, " frame #");
+        say_dec(out, (uintptr_t)frame);
+        say_text(out, " (");
+        say_text(out, *name ? name : "?");
+        say_text(out, "), and what is above it");
+    } else if (has_frames) {
+        say_text(out, " its frames");
+    }
+    if (at < sp)
+        say_text(out, has_frames ? ", and below its frames, where calls that "
+                                   "have returned were"
+                                 : " nothing that is in use");
+    say_text(out, "\n");
+}
+
 /* Both sides of it. The owner's stack is open. */
 static void print_access(struct greenlet_thread *home, const greenlet *g,
                          const greenlet_finding *f, uintptr_t frame_sp,
@@ -151,6 +179,8 @@ static void print_access(struct greenlet_thread *home, const greenlet *g,
         say_text(&out, "), ");
         say_dec(&out, (uintptr_t)f->address - frame_sp);
         say_text(&out, " bytes above its sp\n");
+    } else if (CONTEXT_FAULT_BYTES > 1) {
+        print_page(&out, home, g, (uintptr_t)f->address, (uintptr_t)d.sp);
     } else if ((uintptr_t)f->address < (uintptr_t)d.sp) {
         say_text(&out, ": ");
         say_dec(&out, (uintptr_t)d.sp - (uintptr_t)f->address);
@@ -193,7 +223,8 @@ bool strict_fault(struct greenlet_thread *t, uintptr_t at,
                           .found = context_ip(context),
                           .what = "an access to the stack of a suspended "
                                   "greenlet"};
-    f.frame = debug_locate(home, g, at, &frame_sp, name, sizeof(name));
+    if (CONTEXT_FAULT_BYTES == 1)
+        f.frame = debug_locate(home, g, at, &frame_sp, name, sizeof(name));
     f.function = *name ? name : NULL;
     if (check_hook(&f))
         return true;

@@ -247,11 +247,17 @@ static inline greenlet *foresee(greenlet *to) {
     return to;
 }
 
+/* Where a message is returned in memory, a stack protector would guard it. */
+#if __has_attribute(no_stack_protector)
+#define HOT __attribute__((aligned(64), no_stack_protector))
+#else
+#define HOT __attribute__((aligned(64)))
+#endif
+
 /* The hot path. One comparison finds everything out of the ordinary: `home`
  * is tagged when `to` is not near, `fast` when the thread wants the slow
  * path, and they differ for another thread's greenlet. */
-__attribute__((aligned(64))) greenlet_message greenlet_switch(greenlet *to,
-                                                              void *value) {
+HOT greenlet_message greenlet_switch(greenlet *to, void *value) {
     struct greenlet_thread *t = core_self;
     greenlet_message m = {value, 0};
     greenlet *from = t->current;

@@ -483,7 +483,7 @@ TEST(contract_25_hits_never_wrap) {
     while (!atomic_load(&ready))
         sched_yield();
     pause_often();
-    for (int i = 0; i < 2000000; i++) {
+    for (unsigned n = test_amount(2000000, 20000000); n; n--) {
         greenlet_statistics s = GREENLET_STATISTICS_INIT;
         CHECK_EQ(greenlet_process_statistics(&s), 0);
         if (s.hits > s.switches)

@@ -10,14 +10,25 @@
 #include <time.h>
 #include <unwind.h>
 
-enum { GREENLETS = 12, HANDLED = 400, INTERVAL_NS = 20000, DEEPEST = 5 };
+enum { GREENLETS = 12, HANDLED = 20000, INTERVAL_NS = 20000, DEEPEST = 5 };
 
 static greenlet *all[GREENLETS];
 static uint64_t seed = 1;
-static volatile sig_atomic_t handled, torn, frames_seen, deepest_seen;
-static bool over;
+static volatile sig_atomic_t handled, wanted, torn, frames_seen, deepest_seen;
+static volatile sig_atomic_t over; /* so that all go home to main */
 
 static void (*in_handler)(void);
+static timer_t timer;
+static long interval_ns = INTERVAL_NS;
+
+/* Once: there is always time for some instructions until the next one, however
+ * long a handler takes. */
+static void arm(void) {
+    struct itimerspec once = {{0, 0}, {0, interval_ns}};
+    int saved = errno;
+    timer_settime(timer, 0, &once, NULL);
+    errno = saved;
+}
 
 static void on_timer(int sig) {
     volatile unsigned char bytes[700];
@@ -29,6 +40,9 @@ static void on_timer(int sig) {
         if (bytes[i] != (unsigned char)(i * 7))
             torn = 1;
     handled = handled + 1;
+    over = handled >= wanted;
+    if (!over)
+        arm();
     (void)sig;
 }
 
@@ -59,24 +73,25 @@ __attribute__((noinline)) static void dwell(intptr_t me, int deep) {
 
 /* It dies after a while, so that there are starts and deaths too. */
 static greenlet_message entry_dwells(void *value) {
-    for (int n = 0; n < 30 && !over; n++)
+    for (int n = 0; n < 2 && !over; n++)
         dwell(I(value), 0);
     return val(0);
 }
 
-static void run_for(unsigned wanted) {
+static void run_for(unsigned signals) {
     struct sigevent event;
-    struct itimerspec every = {{0, INTERVAL_NS}, {0, INTERVAL_NS}};
-    timer_t timer;
+    wanted = (sig_atomic_t)signals;
     memset(&event, 0, sizeof event);
     event.sigev_notify = SIGEV_SIGNAL;
     event.sigev_signo = SIGUSR1;
     for (int i = 0; i < GREENLETS; i++)
         all[i] = spawn(entry_dwells);
     CHECK_EQ(timer_create(CLOCK_MONOTONIC, &event, &timer), 0);
-    CHECK_EQ(timer_settime(timer, 0, &every, NULL), 0);
-    uint64_t rounds = 0;
-    while ((unsigned)handled < wanted) {
+    if (test_is_emulated())
+        interval_ns *= 5;
+    arm();
+    uint64_t rounds = 0, deaths = 0;
+    while (!over) {
         unsigned i = (unsigned)(test_random(&seed) % GREENLETS);
         greenlet_switch(all[i], V(i));
         rounds++;
@@ -84,13 +99,14 @@ static void run_for(unsigned wanted) {
             if (greenlet_get_state(all[i]) == GREENLET_DEAD) {
                 greenlet_unref(all[i]);
                 all[i] = spawn(entry_dwells);
+                deaths++;
             }
     }
     CHECK_EQ(timer_delete(timer), 0);
-    over = true;
     greenlet_statistics s = GREENLET_STATISTICS_INIT;
     CHECK_EQ(greenlet_thread_statistics(&s), 0);
-    test_say("%d signals in %ju switches", (int)handled, (uintmax_t)s.switches);
+    test_say("%d signals in %ju switches, %ju deaths", (int)handled,
+             (uintmax_t)s.switches, (uintmax_t)deaths);
     CHECK_EQ(torn, 0);
     CHECK(rounds > 0);
 }
@@ -132,6 +148,9 @@ static void unwind(void) {
 }
 
 static void check_unwinding(int flags) {
+#ifdef __ARM_EABI__ /* EHABI32 10: a table for a function as a whole */
+    SKIP("EHABI's tables hold at calls, not at any instruction");
+#endif
     if (test_is("ucontext"))
         SKIP("glibc's swapcontext() has no CFI where it loads sp");
     unwind(); /* it loads what it needs now */

@@ -9,8 +9,9 @@
  * --nofork is the N-th of these runs, for a debugger.
  *
  * A NAME is a part of a test's name, or a pattern with * and ?.
- * GREENLET_TEST_TIMEOUT_FACTOR multiplies the 60 seconds of each test;
- * GREENLET_TEST_TIMES=1 prints how long each took.
+ * GREENLET_TEST_TIMEOUT_FACTOR, of the machine or the tool that it runs under,
+ * and GREENLET_TEST_PATIENCE, of the setting, multiply the 60 seconds of each
+ * test; GREENLET_TEST_TIMES=1 prints how long each took.
  *
  * SPDX-License-Identifier: MIT */
 #ifndef _GNU_SOURCE
@@ -121,9 +122,12 @@ void test_check_msg(const char *file, int line, const char *text,
 
 /* ---- Children --------------------------------------------------------- */
 
+/* The factors of the machine (an emulator, a tool), and of the setting. */
 static unsigned timeout_seconds(void) {
-    uint64_t factor = test_env("GREENLET_TEST_TIMEOUT_FACTOR", 1);
-    return (unsigned)(TIMEOUT_SECONDS * (factor ? factor : 1));
+    uint64_t machine = test_env("GREENLET_TEST_TIMEOUT_FACTOR", 1);
+    uint64_t setting = test_env("GREENLET_TEST_PATIENCE", 1);
+    return (unsigned)(TIMEOUT_SECONDS * (machine ? machine : 1) *
+                      (setting ? setting : 1));
 }
 
 #ifdef GREENLET_TEST_COVERAGE

@@ -47,10 +47,19 @@ struct fde_table {
 
 enum { FDE_COUNT_ENCODING = 0x03, FDE_TABLE_ENCODING = 0x3b };
 
+/* A row of .ARM.exidx, which 32-bit ARM has instead (EHABI32 6): where a
+ * function begins, as a distance of 31 bits from this word. It ends where the
+ * next row's begins. */
+struct exidx_row {
+    uint32_t start, unwinding;
+};
+
 struct module {
     char *name;
     uintptr_t bias;
     const struct fde_table *table; /* NULL: none that we can read */
+    const struct exidx_row *index; /* on ARM; NULL: none                */
+    uint32_t index_n;
 };
 
 /* Immutable once published. */
@@ -107,7 +116,8 @@ static int add_module(struct dl_phdr_info *info, size_t size, void *arg) {
     }
     m->modules = modules;
     struct module *module = &modules[m->n_modules];
-    *module = (struct module){module_name(info->dlpi_name), info->dlpi_addr, 0};
+    *module = (struct module){.name = module_name(info->dlpi_name),
+                              .bias = info->dlpi_addr};
     for (unsigned i = 0; i < info->dlpi_phnum; i++) {
         const ElfW(Phdr) *p = &info->dlpi_phdr[i];
         uintptr_t low = info->dlpi_addr + p->p_vaddr;
@@ -117,6 +127,12 @@ static int add_module(struct dl_phdr_info *info, size_t size, void *arg) {
                 t->table_encoding == FDE_TABLE_ENCODING)
                 module->table = t;
         }
+#ifdef __arm__
+        if (p->p_type == PT_ARM_EXIDX) {
+            module->index = (const struct exidx_row *)low;
+            module->index_n = (uint32_t)(p->p_memsz / sizeof *module->index);
+        }
+#endif
         if (p->p_type != PT_LOAD)
             continue;
         struct segment *segments = grown(m->segments, m->n_segments,
@@ -188,6 +204,37 @@ static const struct segment *segment_of(struct view *v, uintptr_t at) {
     return NULL;
 }
 
+#ifdef __arm__
+
+static uintptr_t exidx_start(const struct exidx_row *row) {
+    return (uintptr_t)&row->start +
+           (uintptr_t)(intptr_t)((int32_t)(row->start << 1) >> 1);
+}
+
+/* Is `ip` in a function that the index has, and which one? The index does not
+ * mark signals' frames, and code addresses may say Thumb. */
+static bool fde_of(struct view *v, uintptr_t ip, uintptr_t *start,
+                   uintptr_t *end, bool *is_signal) {
+    const struct segment *s = segment_of(v, ip);
+    const struct module *m = s ? &v->m->modules[s->module] : NULL;
+    *is_signal = false;
+    if (!m || m->index_n == 0 || ip < exidx_start(m->index))
+        return false;
+    uint32_t low = 0, high = m->index_n; /* row `low` begins at ip or below */
+    while (high - low > 1) {
+        uint32_t middle = low + (high - low) / 2;
+        if (exidx_start(&m->index[middle]) <= ip)
+            low = middle;
+        else
+            high = middle;
+    }
+    *start = exidx_start(&m->index[low]);
+    *end = low + 1 < m->index_n ? exidx_start(&m->index[low + 1]) : s->high;
+    return true;
+}
+
+#else
+
 /* Does the CIE of a frame description mark signals' frames? Its augmentation
  * string then has an S (LSB 5.0, 10.6.1.1.1). */
 static bool marks_signal(const char *fde, uint32_t cie_offset) {
@@ -195,16 +242,16 @@ static bool marks_signal(const char *fde, uint32_t cie_offset) {
     return augmentation[0] == 'z' && strchr(augmentation, 'S') != NULL;
 }
 
-/* The frame description that covers `ip`, and what it covers. */
-static const char *fde_of(struct view *v, uintptr_t ip, uintptr_t *start,
-                          uintptr_t *end, bool *is_signal) {
+/* Is there a frame description that covers `ip`, and what does it cover? */
+static bool fde_of(struct view *v, uintptr_t ip, uintptr_t *start,
+                   uintptr_t *end, bool *is_signal) {
     const struct segment *s = segment_of(v, ip);
     const struct fde_table *t = s ? v->m->modules[s->module].table : NULL;
     if (!t || t->count == 0)
-        return NULL;
+        return false;
     intptr_t wanted = (intptr_t)(ip - (uintptr_t)t);
     if (wanted < t->rows[0].ip)
-        return NULL;
+        return false;
     uint32_t low = 0, high = t->count; /* rows[low].ip <= wanted */
     while (high - low > 1) {
         uint32_t middle = low + (high - low) / 2;
@@ -223,7 +270,7 @@ static const char *fde_of(struct view *v, uintptr_t ip, uintptr_t *start,
     } head;
     memcpy(&head, fde, sizeof head);
     if (head.length == UINT32_MAX)
-        return NULL; /* 64-bit DWARF: nobody needs it here */
+        return false; /* 64-bit DWARF: nobody needs it here */
     *start = (uintptr_t)t + (uintptr_t)(intptr_t)t->rows[low].ip;
     bool plain = (uintptr_t)fde + 8 + (uintptr_t)(intptr_t)head.start == *start;
     if (plain)
@@ -233,8 +280,10 @@ static const char *fde_of(struct view *v, uintptr_t ip, uintptr_t *start,
                    ? (uintptr_t)t + (uintptr_t)(intptr_t)t->rows[low + 1].ip
                    : ip + 1;
     *is_signal = ip < *end && marks_signal(fde, head.cie);
-    return ip < *end ? fde : NULL;
+    return ip < *end;
 }
+
+#endif
 
 /* ---- Accessors -------------------------------------------------------- */
 
@@ -536,6 +585,29 @@ static bool is_resume_point(const struct debug_walk *w, uintptr_t ip) {
 
 /* ---- The walk --------------------------------------------------------- */
 
+#ifdef __arm__
+
+/* The index does not mark signals' frames: their code tells. */
+static bool is_signal_frame(unw_cursor_t *cursor, bool marked) {
+    (void)marked;
+    return unw_is_signal_frame(cursor) > 0;
+}
+
+static uintptr_t code_address(unw_word_t ip) {
+    return ip & ~(uintptr_t)1; /* which says Thumb */
+}
+
+#else
+
+static bool is_signal_frame(unw_cursor_t *cursor, bool marked) {
+    (void)cursor;
+    return marked;
+}
+
+static uintptr_t code_address(unw_word_t ip) { return (uintptr_t)ip; }
+
+#endif
+
 /* Stripped files make names up from what they export: then better none. */
 static const char *name_of(struct view *v, uintptr_t ip, char *text, size_t n,
                            size_t *offset) {
@@ -607,7 +679,8 @@ static void walk(struct debug_walk *w) {
         unw_get_reg(&cursor, UNW_REG_SP, &sp);
         /* Nor does a call lead to the kernel's frame of a signal. */
         is_signal = false;
-        (void)fde_of(&v, (uintptr_t)ip, &start, &end, &is_signal);
+        (void)fde_of(&v, code_address(ip), &start, &end, &is_signal);
+        is_signal = is_signal_frame(&cursor, is_signal);
         exempt |= is_signal || is_resume_point(w, (uintptr_t)ip);
         if (!plausible(&v, number ? number - 1 : 0, (uintptr_t)ip, slot,
                        exempt)) {
@@ -618,8 +691,9 @@ static void walk(struct debug_walk *w) {
             break;
         }
         bool after_call = !exempt;
-        uintptr_t lookup = (uintptr_t)ip - (after_call ? 1 : 0);
-        bool known = fde_of(&v, lookup, &start, &end, &is_signal) != NULL;
+        uintptr_t lookup = code_address(ip) - (after_call ? 1 : 0);
+        bool known = fde_of(&v, lookup, &start, &end, &is_signal);
+        is_signal = is_signal_frame(&cursor, is_signal);
         bool at_end = known && w->trampoline && start == tramp_start;
         int moved = 0;
         next = 0;
@@ -642,7 +716,8 @@ static void walk(struct debug_walk *w) {
                       "the outermost frame is not where it was built");
             break;
         }
-        if (!known || number + 1 == FRAMES_MOST) {
+        /* Code without unwinding tables has a row in ARM's index, too. */
+        if (!known || moved == -UNW_ESTOPUNWIND || number + 1 == FRAMES_MOST) {
             w->cut = true;
             break;
         }

@@ -15,6 +15,9 @@
  * just then. Every fault must be found, and nothing else; that is the test of
  * the test. Exit status 1 if it is otherwise.
  *
+ * As in the suite, GREENLET_TEST_SHARE=N, or 4 of GREENLET_TEST_QUICK=1, makes
+ * it one in N of --switches.
+ *
  * SPDX-License-Identifier: MIT */
 #include <inttypes.h>
 #include <stdio.h>
@@ -284,6 +287,13 @@ static uint64_t number(const char *text) {
     return (uint64_t)x;
 }
 
+static uint64_t share(void) {
+    const char *text = getenv("GREENLET_TEST_SHARE");
+    const char *quick = getenv("GREENLET_TEST_QUICK");
+    uint64_t n = text && *text ? number(text) : quick && *quick == '1' ? 4 : 1;
+    return n ? n : 1;
+}
+
 int main(int argc, char **argv) {
     greenlet_thread_options o = GREENLET_THREAD_OPTIONS_INIT;
     end = time(NULL) + 10;
@@ -296,7 +306,7 @@ int main(int argc, char **argv) {
         }
         uint64_t n = number(argv[i + 1]);
         if (strcmp(argv[i], "--switches") == 0)
-            limit = n;
+            limit = (n + share() - 1) / share();
         else if (strcmp(argv[i], "--seconds") == 0)
             end = time(NULL) + (time_t)n;
         else if (strcmp(argv[i], "--alive") == 0)

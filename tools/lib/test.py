@@ -23,6 +23,7 @@ import sysroot
 from common import Problem, say
 
 OUTPUT_LINES = 60  # of a failed case
+QUICK_AND_SLOW = "16"  # the long tests make one in so many of their rounds
 
 RESULT = re.compile(r"(not )?ok\b\s*\d*\s*(?:-\s*)?(.*?)"
                     r"(?:\s*#\s*(SKIP|TODO)\S*\s*(.*))?$", re.IGNORECASE)
@@ -168,6 +169,8 @@ class Run:
             command.append("--timeout-multiplier=10")
         if self.slow:
             environment.setdefault("GREENLET_TEST_TIMEOUT_FACTOR", "10")
+            if self.options.quick:
+                environment.setdefault("GREENLET_TEST_SHARE", QUICK_AND_SLOW)
         logs = self.path / "meson-logs"
         file = logs / (log + ".json")
         file.unlink(missing_ok=True)
@@ -296,9 +299,10 @@ def parse(arguments: list[str]) -> argparse.Namespace:
                         + ", ".join(sanitizers.TOOLS))
     parser.add_argument("--arch", action="append", default=[], metavar="A",
                         help="for another CPU family, with Debian's cross "
-                        "compiler and qemu-user, and without --quick the "
-                        "mutation of its assembly (may be repeated; native: "
-                        "this machine's): native, all, "
+                        "compiler and qemu-user, and the mutation of "
+                        "its assembly, but in an emulator not with --quick "
+                        "(may be repeated; native: this machine's): native, "
+                        "all, "
                         + ", ".join(common.ARCHITECTURES))
     parser.add_argument("names", nargs="*", metavar="NAME",
                         help="only cases whose name contains NAME, or "
@@ -317,13 +321,23 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     return options
 
 
+def cross_file(arch: str) -> Path:
+    return (common.ROOT / "tools" / "cross"
+            / (common.ARCHITECTURES[arch] + ".ini"))
+
+
+def emulated(arch: str) -> bool:
+    """Do its programs run in an emulator? Those of 32-bit x86 need none."""
+    return re.search(r"^exe_wrapper\b", cross_file(arch).read_text(),
+                     re.MULTILINE) is not None
+
+
 def cross_options(arch: str, cases: list[Case]) -> list[str]:
     """Meson's options to build for another CPU family and run the result."""
-    folder = common.ROOT / "tools" / "cross"
     triplet = common.ARCHITECTURES[arch]
     if not shutil.which(triplet + "-gcc"):
         raise Problem(f"{triplet}-gcc is missing (tools/setup arch-{arch})")
-    files = [folder / (triplet + ".ini")]
+    files = [cross_file(arch)]
     try:
         files.append(sysroot.cross_file(arch, files[0]))
     except Problem as problem:
@@ -369,13 +383,18 @@ def main(arguments: list[str]) -> int:
                 ", ") in common.ARCHITECTURES else ""
             cross = cross_options(arch, cases) if arch else []
             path = common.build(folder, setup + cross, compilers)
-            run = Run(path, prefix, options, slow=bool(arch))
+            run = Run(path, prefix, options,
+                      slow=bool(arch) and emulated(arch))
             cases += run.run()
             interrupted = run.interrupted
-            if (options.full or arch) and not (
-                    options.quick or options.names or interrupted
+            if (options.full or options.arch) and not (
+                    options.names or interrupted
                     or set(options.backend) - {"copy"}):
-                cases += mutate(path, prefix)
+                if run.slow and options.quick:
+                    cases.append(Case(prefix + "mutate", "", "skipped",
+                                      "not with --quick in an emulator"))
+                else:
+                    cases += mutate(path, prefix)
         except Problem as problem:
             cases.append(Case(prefix + "build", "", "failed", str(problem)))
         except KeyboardInterrupt:
