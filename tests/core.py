@@ -20,6 +20,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+sys.dont_write_bytecode = True
+from tap import Failed, Skipped, need, run_cases  # noqa: E402
+
 GDB = os.environ.get("GDB", "gdb")
 LANES = os.environ.get("GREENLET_LANES", "8")
 QUICK, FULL = (os.environ.get("GREENLET_TEST_" + name) == "1"
@@ -38,19 +41,6 @@ STATES = {"main": "suspended", "deep": "suspended", "gone": "dead",
           "flat": "suspended", "nest": "suspended", "relay": "suspended",
           "leaf": "current", "unborn": "new", "second": "current",
           "other": "suspended"}
-
-
-class Failed(Exception):
-    pass
-
-
-class Skipped(Exception):
-    pass
-
-
-def need(condition, text):
-    if not condition:
-        raise Failed(text)
 
 
 def environment():
@@ -516,7 +506,7 @@ BAD = [("files that are no cores", test_no_core),
        ("smashed: greenlets", test_greenlets),
        ("smashed: threads", test_thread_fields),
        ("smashed: the anchor", test_anchor_fields),
-         ("fuzz", test_fuzz)]
+       ("fuzz", test_fuzz)]
 
 
 def hang(*_):
@@ -526,24 +516,9 @@ def hang(*_):
 def main():
     if "whole" not in sys.argv:
         CASES.extend(BAD)
-    print(f"TAP version 13\n1..{len(CASES)}", flush=True)
-    failed = 0
     signal.signal(signal.SIGALRM, hang)
     with tempfile.TemporaryDirectory() as folder:
-        state = {"folder": Path(folder)}
-        for number, (name, case) in enumerate(CASES, 1):
-            try:
-                case(state)
-                print(f"ok {number} - {name}", flush=True)
-            except Skipped as why:
-                print(f"ok {number} - {name} # SKIP {why}", flush=True)
-            except (Failed, greenlet_image.Problem,
-                    subprocess.SubprocessError) as problem:
-                failed += 1
-                print(f"not ok {number} - {name}", flush=True)
-                for line in str(problem).splitlines()[:80]:
-                    print(f"# {line}")
-    return 1 if failed else 0
+        return run_cases(CASES, {"folder": Path(folder)})
 
 
 if __name__ == "__main__":
@@ -552,7 +527,6 @@ if __name__ == "__main__":
     SOURCE = Path(sys.argv[1]).resolve()
     TOOL = SOURCE / "tools" / "greenlet-core"
     PROGRAM = Path(sys.argv[2]).resolve()
-    sys.dont_write_bytecode = True
     sys.path.insert(0, str(SOURCE / "tools" / "lib"))
     import greenlet_core
     import greenlet_image
