@@ -194,6 +194,13 @@ def test_list(state):
             need(entry in text, text)
 
 
+def test_reader_leaves(state):
+    """A closed pipe is no error to tell of."""
+    text = run("sh", "-c", '"$@" | true', "sh", sys.executable, "-B", TOOL,
+               "list", the_core(state))
+    need("Errno" not in text and "Exception" not in text, text)
+
+
 def threads(state, *options):
     out = state["folder"] / "threads"
     text = tool("threads", the_core(state), "-o", out, *options,
@@ -478,6 +485,7 @@ def test_fuzz(state):
 
 
 CASES = [("list", test_list),
+         ("list, to a reader that leaves", test_reader_leaves),
          ("threads, seen by gdb", test_threads_gdb),
          ("threads, seen by eu-stack", test_threads_eu_stack),
          ("backtrace by eu-stack", test_backtrace_eu_stack),

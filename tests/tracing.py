@@ -190,6 +190,15 @@ def test_refused(folder):
     need("No such file" in errors, errors)
 
 
+def test_reader_leaves(folder):
+    """A closed pipe (`| head`) is no error to tell of."""
+    file = folder / "t.trace"
+    run(PROGRAM, 1, 5000, GREENLET_TRACE=str(file))
+    _, errors = run("sh", "-c", '"$@" | head -1', "sh", sys.executable, "-B",
+                    TOOL, "-t", "-", "--read", file)
+    need("Errno" not in errors and "Exception" not in errors, errors)
+
+
 def test_off(folder):
     run(PROGRAM, 1, 10)
     run(PROGRAM, 1, 10, GREENLET_TRACE="")
@@ -247,6 +256,7 @@ CASES = [("every event, and the counters agree", test_counts),
          ("fork", test_fork),
          ("two processes, one file", test_while_it_runs),
          ("what cannot be", test_refused),
+         ("a reader that leaves", test_reader_leaves),
          ("off", test_off),
          ("damaged files", test_damaged)]
 
