@@ -34,8 +34,36 @@
 
 #include "core.h"
 
-/* Is [p, p + n) in memory? Fast where it was before; check.c. */
-bool check_known(const struct greenlet_thread *t, const void *p, size_t n);
+/* Asking the kernel takes longer than all of a check. What was readable stays
+ * so until something is unmapped: the pages of which that is known. */
+enum { CHECK_PAGES = 1024 };
+
+struct check_pages {
+    unsigned long unmaps; /* memory_unmaps when they were asked for */
+    unsigned shift;       /* log2 of a page's bytes: a division is slow */
+    uintptr_t known[CHECK_PAGES];
+};
+
+static inline unsigned long unmaps_so_far(void) {
+    return atomic_load_explicit(&memory_unmaps, memory_order_relaxed);
+}
+
+/* check.c: asks for what is not known. */
+bool check_ask(const struct greenlet_thread *t, const void *p, size_t n);
+
+/* Is [p, p + n) in memory? */
+static inline bool check_known(const struct greenlet_thread *t, const void *p,
+                               size_t n) {
+    const struct check_pages *c = t->pages;
+    uintptr_t at = (uintptr_t)p, last = at + (n ? n - 1 : 0);
+    if (likely(c && last >= at && c->unmaps == unmaps_so_far())) {
+        uintptr_t number = at >> c->shift;
+        if (likely(number == last >> c->shift &&
+                   c->known[number % CHECK_PAGES] == number))
+            return true;
+    }
+    return check_ask(t, p, n);
+}
 
 /* The thread's first use: t->main (active, current) runs on the thread's own
  * stack; t->lanes, lane_bytes and stack_bytes are set. 0 or -ENOMEM: then

@@ -81,8 +81,15 @@ void strict_close(struct greenlet_thread *t, const greenlet *origin);
 
 /* A look at a suspended greenlet's stack. Nothing if the thread is not
  * strict. */
-void strict_peek(struct greenlet_thread *t, const greenlet *g);
-void strict_unpeek(struct greenlet_thread *t, const greenlet *g);
+static inline void strict_peek(struct greenlet_thread *t, const greenlet *g) {
+    if (unlikely(t->strict))
+        strict_open(t, g);
+}
+
+static inline void strict_unpeek(struct greenlet_thread *t, const greenlet *g) {
+    if (unlikely(t->strict))
+        strict_close(t, g);
+}
 
 /* Of the SIGSEGV handler. True: the access may be tried again. */
 bool strict_fault(struct greenlet_thread *t, uintptr_t at, const void *context);

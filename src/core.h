@@ -198,7 +198,7 @@ struct greenlet_thread {
     int check;                 /* level; -1: none                           */
     uint32_t epoch;            /* seals of other ones are not looked at     */
     bool strict;               /* close the stacks of all but the current   */
-    struct check_pages *pages; /* check.c: known to be readable; or NULL */
+    struct check_pages *pages; /* backend.h: known to be readable; or NULL */
 
     /* The slow switch under way, from its decision to core_after(). */
     greenlet *origin;
@@ -367,8 +367,8 @@ void memory_unmap(void *p, size_t bytes);
 void memory_discard(void *p, size_t bytes);    /* content goes, range stays   */
 size_t memory_resident(void *p, size_t bytes); /* bytes in memory, pages   */
 size_t memory_page(void);
-unsigned long memory_unmaps(void); /* memory_unmap() calls so far */
-void *memory_alloc(size_t bytes);  /* calloc */
+extern _Atomic unsigned long memory_unmaps; /* memory_unmap() calls so far */
+void *memory_alloc(size_t bytes);           /* calloc */
 void memory_free(void *p);
 
 /* Check level 2 and strict mode: no stack is smaller. */

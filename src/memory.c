@@ -88,15 +88,11 @@ int memory_guard(void *p, size_t bytes) {
     return status ? -ENOMEM : 0;
 }
 
-static _Atomic unsigned long unmaps;
-
-unsigned long memory_unmaps(void) {
-    return atomic_load_explicit(&unmaps, memory_order_relaxed);
-}
+_Atomic unsigned long memory_unmaps;
 
 void memory_unmap(void *p, size_t bytes) {
     int saved = errno;
-    atomic_fetch_add_explicit(&unmaps, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&memory_unmaps, 1, memory_order_relaxed);
     annotate_unmapped(p, bytes);
     munmap(p, bytes);
     errno = saved;

@@ -79,7 +79,7 @@
 #define check_arrived greenlet_check_arrived
 #define check_readable greenlet_check_readable
 #define check_extent greenlet_check_extent
-#define check_known greenlet_check_known
+#define check_ask greenlet_check_ask
 #define check_hook greenlet_check_hook
 #define check_report greenlet_check_report
 #define crc32c greenlet_crc32c
@@ -97,15 +97,14 @@
 #define say_dec greenlet_say_dec
 #define strict_open greenlet_strict_open
 #define strict_close greenlet_strict_close
-#define strict_peek greenlet_strict_peek
-#define strict_unpeek greenlet_strict_unpeek
 #define strict_fault greenlet_strict_fault
 
 #define stack_take greenlet_stack_take
 #define stack_give greenlet_stack_give
 #define stack_pool_destroy greenlet_stack_pool_destroy
+#define stack_bounds greenlet_stack_bounds
+#define stack_holds greenlet_stack_holds
 #define stack_sound greenlet_stack_sound
-#define stack_guard_bytes greenlet_stack_guard_bytes
 
 #define slice_take_slow greenlet_slice_take_slow
 #define slice_give_slow greenlet_slice_give_slow

@@ -12,7 +12,6 @@
 
 enum {
     CLASS_LEAST = 14, /* log2: 16 KiB */
-    GUARD_BYTES = 65536,
     TOP_KEPT = 16384,
     COLD_KEPT = 64,
     IDLE_KEPT = 1,
@@ -33,32 +32,57 @@ struct stack_chunk {
     uint64_t bare, guarded; /* of each slot: nothing on it; its guard is made */
 };
 
-size_t stack_guard_bytes(void) { return GUARD_BYTES; }
-
 static char *low_of(const struct stack_chunk *k, unsigned i) {
-    return k->memory + i * (k->slot_bytes + GUARD_BYTES) + GUARD_BYTES;
+    return k->memory + i * (k->slot_bytes + STACK_GUARD_BYTES) +
+           STACK_GUARD_BYTES;
 }
 
-static const char *slot_sound(const struct greenlet_thread *t,
+static inline bool slot_sound(const struct greenlet_thread *t,
                               const struct stack_slot *slot) {
     const struct stack_chunk *k;
-    bool good = !((uintptr_t)slot % _Alignof(struct stack_slot)) &&
-                check_known(t, slot, sizeof(*slot)) &&
-                (const char *)slot > slot->low && slot->index < CHUNK_SLOTS &&
-                !slot->fresh && (k = slot->chunk) != NULL &&
-                !((uintptr_t)k % _Alignof(struct stack_chunk)) &&
-                check_known(t, k, sizeof(*k)) && slot->index < k->n &&
-                slot->low == low_of(k, slot->index) &&
-                (const char *)slot < slot->low + k->slot_bytes;
-    return good ? NULL : "its stack is none of the pool's";
+    return !((uintptr_t)slot % _Alignof(struct stack_slot)) &&
+           check_known(t, slot, sizeof(*slot)) &&
+           (const char *)slot > slot->low && slot->index < CHUNK_SLOTS &&
+           !slot->fresh && (k = slot->chunk) != NULL &&
+           !((uintptr_t)k % _Alignof(struct stack_chunk)) &&
+           check_known(t, k, sizeof(*k)) && slot->index < k->n &&
+           slot->low == low_of(k, slot->index) &&
+           (const char *)slot < slot->low + k->slot_bytes;
 }
 
-const char *stack_sound(const struct greenlet_thread *t, struct stack s) {
-    const char *what = slot_sound(t, s.slot);
-    return what ? what
-           : s.slot->low == s.low && (char *)s.slot == s.high
+const char *stack_sound(const struct greenlet_thread *t,
+                        const struct stack_slot *slot, const char *low) {
+    return slot_sound(t, slot) && slot->low == low
                ? NULL
                : "its stack is none of the pool's";
+}
+
+void stack_bounds(struct stack s, uintptr_t *low, uintptr_t *high,
+                  size_t *guard) {
+    bool known = s.high && s.high != STACK_MAIN_BASE;
+    *low = known ? (uintptr_t)s.low : 0;
+    *high = known ? (uintptr_t)s.high : UINTPTR_MAX;
+    *guard = known ? STACK_GUARD_BYTES : 0;
+}
+
+const char *stack_holds(const struct greenlet_thread *t, struct stack s,
+                        bool is_main, const void *at, size_t n) {
+    uintptr_t first = (uintptr_t)at;
+    uintptr_t low = (uintptr_t)s.low, high = (uintptr_t)s.high;
+    if (is_main) {
+        if (s.high != STACK_MAIN_BASE)
+            return "main has a stack of the pool";
+        low = t->own_low;
+        high = t->own_high ? t->own_high : UINTPTR_MAX;
+    } else {
+        const char *what = stack_sound(t, s.slot, s.low);
+        if (what || (char *)s.slot != s.high)
+            return what ? what : "its stack is none of the pool's";
+    }
+    if (first % sizeof(void *) || first < low || first > high ||
+        high - first < n || !check_known(t, at, n))
+        return "where it goes on is not on its stack";
+    return NULL;
 }
 
 static unsigned class_of(size_t bytes) {
@@ -104,7 +128,7 @@ static struct stack_slot *note(struct stack_chunk *k, unsigned i, bool apart) {
 static int add_chunk(struct stack_class *c, unsigned class) {
     size_t slot_bytes =
         ((size_t)1 << (class + CLASS_LEAST)) + memory_page(); /* + stagger */
-    size_t stride = slot_bytes + GUARD_BYTES;
+    size_t stride = slot_bytes + STACK_GUARD_BYTES;
     unsigned n = CHUNK_SLOTS;
     while (n > 1 && stride * n > CHUNK_BYTES_MOST)
         n /= 2;
@@ -144,7 +168,7 @@ static struct stack_slot *take_bare(struct stack_class *c, unsigned class,
     unsigned i = (unsigned)__builtin_ctzll(k->bare);
     uint64_t bit = (uint64_t)1 << i;
     if (!(k->guarded & bit) &&
-        memory_guard(low_of(k, i) - GUARD_BYTES, GUARD_BYTES) != 0)
+        memory_guard(low_of(k, i) - STACK_GUARD_BYTES, STACK_GUARD_BYTES) != 0)
         return NULL;
     if (!(k->guarded & bit))
         annotate_stack(low_of(k, i), low_of(k, i) + k->slot_bytes);

@@ -9,12 +9,14 @@
  * that waits costs that page and nothing else. In strict mode (strict.c) stacks
  * are closed by pages while the notes are read: there a note has a page of its
  * own.
+ *
  * SPDX-License-Identifier: MIT */
 #ifndef GREENLET_STACKS_H
 #define GREENLET_STACKS_H
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "names.h"
 
@@ -34,7 +36,11 @@ struct stack {
     struct stack_slot *slot;
 };
 
-enum { STACK_CLASSES = 17, STACKS_HOT = 8 };
+enum {
+    STACK_CLASSES = 17,
+    STACKS_HOT = 8,
+    STACK_GUARD_BYTES = 65536 /* below each stack */
+};
 
 struct stack_class {
     struct stack_slot *hot[STACKS_HOT]; /* the last one was given last */
@@ -67,10 +73,22 @@ void stack_give(struct stack_pool *pool, struct stack s);
 /* Unmaps all stacks, also those not given back. */
 void stack_pool_destroy(struct stack_pool *pool);
 
-/* NULL, or why `s` cannot be a stack in use; checked as backend_sound() is. */
-const char *stack_sound(const struct greenlet_thread *t, struct stack s);
+/* NULL, or why that cannot be a stack in use; checked as backend_sound() is. */
+const char *stack_sound(const struct greenlet_thread *t,
+                        const struct stack_slot *slot, const char *low);
 
-/* Bytes of the guard below each stack. */
-size_t stack_guard_bytes(void);
+/* ---- For backends that keep where a greenlet goes on upon its stack ---- */
+
+/* Main's high end: that of a thread's own stack is not known. */
+#define STACK_MAIN_BASE ((char *)(UINTPTR_MAX & ~(uintptr_t)63))
+
+/* backend_bounds() of a greenlet with the stack `s`. */
+void stack_bounds(struct stack s, uintptr_t *low, uintptr_t *high,
+                  size_t *guard);
+
+/* backend_sound() of a suspended one that goes on with what is in
+ * [at, at + n). */
+const char *stack_holds(const struct greenlet_thread *t, struct stack s,
+                        bool is_main, const void *at, size_t n);
 
 #endif

@@ -67,16 +67,6 @@ void strict_close(struct greenlet_thread *t, const greenlet *origin) {
         protect(t, origin, PROT_NONE);
 }
 
-void strict_peek(struct greenlet_thread *t, const greenlet *g) {
-    if (unlikely(t->strict))
-        strict_open(t, g);
-}
-
-void strict_unpeek(struct greenlet_thread *t, const greenlet *g) {
-    if (unlikely(t->strict))
-        strict_close(t, g);
-}
-
 /* ---- The fault ---------------------------------------------------------- */
 
 struct search {

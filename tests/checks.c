@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "backend.h"
+#include "backend_layout.h"
 #include "crc32c.h"
 #include "greenlet_debug.h"
 
@@ -21,6 +22,22 @@ static greenlet *victim, *twin;
 static greenlet_finding last;
 static char last_function[128];
 static int findings;
+static bool keep_report;
+static char report[16384]; /* of the last one, as a program without a hook
+                            * prints it */
+
+static void print_report(const greenlet_finding *f) {
+    int ends[2];
+    size_t n = 0;
+    ssize_t got;
+    CHECK_EQ(pipe(ends), 0); /* holds 64 KiB */
+    greenlet_print_finding(f, ends[1]);
+    close(ends[1]);
+    while ((got = read(ends[0], report + n, sizeof report - 1 - n)) > 0)
+        n += (size_t)got;
+    close(ends[0]);
+    report[n] = 0;
+}
 
 static void note_finding(const greenlet_finding *f, void *data) {
     (void)data;
@@ -28,6 +45,8 @@ static void note_finding(const greenlet_finding *f, void *data) {
     snprintf(last_function, sizeof last_function, "%s",
              f->function ? f->function : "");
     findings++;
+    if (keep_report)
+        print_report(f);
 }
 
 /* Checks read whole stacks, ask the kernel which pages are there, and walk
@@ -276,12 +295,23 @@ static void saved_ip(bool undo) {
     }
 }
 
-/* The stack pointer, wherever the backend keeps it. */
-static uintptr_t *sp_field(greenlet *g) {
-    if (BACKEND_FRAME_BYTES)
-        return (uintptr_t *)(void *)&g->b; /* first in both */
+/* The stack pointer and where to go on, wherever the backend keeps them: as
+ * debuggers are told. */
+static uintptr_t *field(greenlet *g, int number) {
+    static const struct layout_stack stack = BACKEND_LAYOUT_STACK;
+    static const struct layout_register registers[] = BACKEND_LAYOUT_REGISTERS;
+    if (stack.context == LAYOUT_NONE)
+        return number == LAYOUT_SP ? (void *)((char *)g + stack.sp) : NULL;
+    char *context;
+    memcpy(&context, (char *)g + stack.context, sizeof context);
+    for (const struct layout_register *r = registers; r->number != LAYOUT_END;
+         r++)
+        if (r->number == number)
+            return (void *)(context + r->offset);
     return NULL;
 }
+
+static uintptr_t *sp_field(greenlet *g) { return field(g, LAYOUT_SP); }
 
 static void move_sp(bool undo, intptr_t by) {
     uintptr_t *sp = sp_field(victim);
@@ -301,6 +331,21 @@ static void sp_to(bool undo, uintptr_t value) {
 
 static void sp_wild(bool undo) { sp_to(undo, 0x123450); }
 static void sp_near_base(bool undo) { sp_to(undo, base_of(victim) - 16); }
+
+static void context_pc(bool undo) {
+    uintptr_t *pc = field(victim, LAYOUT_PC);
+    if (!undo)
+        kept[2] = *pc;
+    *pc = undo ? kept[2] : 0x1234;
+}
+
+static void context_wild(bool undo) {
+    static const struct layout_stack stack = BACKEND_LAYOUT_STACK;
+    uintptr_t *context = (void *)((char *)victim + stack.context);
+    if (!undo)
+        kept[2] = *context;
+    *context = undo ? kept[2] : 0x123450;
+}
 
 static void over_the_top(bool undo) {
     (void)undo;
@@ -345,6 +390,43 @@ static const struct row frame_rows[] = {
      GREENLET_FOUND_SP},
 };
 
+/* Where a context of the C library says where to go on. */
+static const struct row context_rows[] = {
+    {"the context's program counter", context_pc, 0, GREENLET_FOUND_CHECKSUM,
+     GREENLET_FOUND_RETURN},
+    {"the context's sp, wild", sp_wild, GREENLET_FOUND_SP, GREENLET_FOUND_SP,
+     GREENLET_FOUND_SP},
+    {"the pointer to the context", context_wild, GREENLET_FOUND_HEADER,
+     GREENLET_FOUND_HEADER, GREENLET_FOUND_HEADER},
+};
+
+/* Its level is the first that finds this kind; its report tells all that is in
+ * it. */
+static void check_report_is(const char *row) {
+    int level = last.kind == GREENLET_FOUND_CHECKSUM ? 1
+                : last.kind == GREENLET_FOUND_RETURN ||
+                        last.kind == GREENLET_FOUND_FRAME ||
+                        last.kind == GREENLET_FOUND_END
+                    ? 2
+                    : 0;
+    char wanted[4][200];
+    CHECK_EQ(last.level, level);
+    snprintf(wanted[0], sizeof wanted[0], "greenlet: check: %s of 'victim' %p",
+             greenlet_finding_name(last.kind), (void *)victim);
+    snprintf(wanted[1], sizeof wanted[1], ": %s\n  at 0x%jx", last.what,
+             (uintmax_t)(uintptr_t)last.address);
+    snprintf(wanted[2], sizeof wanted[2], "found 0x%jx\n  found by 'main' ",
+             (uintmax_t)last.found);
+    snprintf(wanted[3], sizeof wanted[3], "at level %d\n", level);
+    for (int i = 0; i < 4; i++)
+        if (!strstr(report, wanted[i]))
+            FAIL("%s: no \"%s\" in: %s", row, wanted[i], report);
+    snprintf(wanted[0], sizeof wanted[0], ", frame #%d (%s)", last.frame,
+             last_function);
+    if (*last_function && !strstr(report, wanted[0]))
+        FAIL("%s: no \"%s\" in: %s", row, wanted[0], report);
+}
+
 static void check_is(const char *row, const char *when, int wanted, int n,
                      uintptr_t address) {
     if (wanted == 0) {
@@ -365,11 +447,13 @@ static void check_is(const char *row, const char *when, int wanted, int n,
     CHECK_PTR(last.g, victim);
     CHECK_PTR(last.by, greenlet_current());
     CHECK(last.what && *last.what);
+    check_report_is(row);
     if (wanted == GREENLET_FOUND_RETURN && address) {
         CHECK_PTR(last.address, V(address));
         CHECK(last.frame > 0);
         CHECK(strstr(last_function, "checks_descend") != NULL);
         CHECK_EQ(word_at(victim, address), last.found);
+        CHECK(strstr(report, "(checks_descend)") != NULL);
     } else if (last.kind != GREENLET_FOUND_HEADER) {
         CHECK(last.expected != last.found);
     }
@@ -423,9 +507,12 @@ static void run_both(void (*resuspend)(void)) {
 #endif
     need_library();
     greenlet_set_finding_hook(note_finding, NULL);
+    keep_report = true;
     ROWS(rows, resuspend);
-    if (sp_field(victim))
+    if (BACKEND_FRAME_BYTES)
         ROWS(frame_rows, resuspend);
+    else
+        ROWS(context_rows, resuspend);
 }
 
 TEST(contract_28_matrix_bytes_away) {
@@ -442,6 +529,7 @@ TEST(contract_28_matrix_bytes_where_they_were_left) {
 
 /* In place: half of the victim's bytes are above the base of who runs. */
 static void (*rest)(void);
+static void check_frames_of(greenlet *g);
 
 static greenlet_message to_shallow(void) {
     return greenlet_switch(shallow, V(2));
@@ -473,6 +561,7 @@ static struct {
 static void check_partly(void) {
     partly();
     CHECK_EQ(greenlet_check(victim, 2), 0);
+    check_frames_of(victim);
     /* The local is in the part that is on the stack. */
     greenlet_stack s;
     CHECK_EQ(greenlet_get_stack(victim, &s), 0);
@@ -485,7 +574,6 @@ static void check_partly(void) {
         partly_rows[i].corrupt(true);
         CHECK_EQ(greenlet_check(victim, 2), 0);
     }
-    CHECK(greenlet_debug_backtrace(victim, STDERR_FILENO) > DEPTH);
 }
 
 TEST(contract_28_matrix_bytes_partly_in_place) {
@@ -560,7 +648,10 @@ TEST(contract_28_matrix_fewer_bytes_saved) {
 }
 
 TEST(contract_28_matrix_sp_moved_down) {
-    need_copy_frames();
+    if (BACKEND_FRAME_BYTES == 0)
+        SKIP("sp is not in the record");
+    greenlet_set_finding_hook(note_finding, NULL);
+    CHECK_EQ(greenlet_set_check_level(0), 0);
     suspend_away();
     sp_less_256(false);
     CHECK_EQ(greenlet_check(victim, 0), 1);
@@ -642,6 +733,51 @@ static void die_of_a_canary(void *unused) {
 TEST(contract_28_report_of_a_canary) {
     EXPECT_ABORT(die_of_a_canary, NULL, "check: canary of 'victim'",
                  "word at the base of the stack was overwritten", "at level 0");
+}
+
+/* The library's first use in its process, which reads the environment. */
+static void die_as_the_environment_says(void *level) {
+    setenv("GREENLET_CHECK", level, 1);
+    suspend();
+    switch (*(const char *)level) {
+    case '0':
+        over_the_top(false);
+        break;
+    case '1':
+        bit_in_a_local(false);
+        break;
+    default:
+        core_self->epoch++; /* its checksum is forgotten */
+        return_to_nowhere(false);
+    }
+    go(victim, 1);
+}
+
+TEST(contract_28_levels_by_the_environment) {
+    skip_under_memcheck();
+    EXPECT_ABORT(die_as_the_environment_says, "0", "canary of 'victim'",
+                 "at level 0");
+    EXPECT_ABORT(die_as_the_environment_says, "1", "checksum of 'victim'",
+                 "at level 1");
+#if defined(__x86_64__) || defined(__i386__)
+    need_library();
+    EXPECT_ABORT(die_as_the_environment_says, "2", "return address of 'victim'",
+                 "at level 2");
+#endif
+}
+
+/* Off again, nothing is looked at, and the fast path is open. */
+TEST(contract_28_off_is_off) {
+    for (int level = 0; level <= 1; level++) {
+        CHECK_EQ(greenlet_set_check_level(level), 0);
+        CHECK(core_self->slow & SLOW_CHECK);
+        suspend();
+        level == 0 ? over_the_top(false) : bit_in_a_local(false);
+        CHECK_EQ(greenlet_set_check_level(-1), 0);
+        CHECK_EQ(core_self->slow & SLOW_CHECK,
+                 core_self->strict ? SLOW_CHECK : 0);
+        CHECK_MSG(go(victim, 0), 1, 0);
+    }
 }
 
 /* One that dies cannot be refused its heir: it is told, and goes on. */

@@ -12,6 +12,10 @@ import os
 import re
 import subprocess
 import sys
+from functools import partial
+
+sys.dont_write_bytecode = True
+from tap import need, run_cases  # noqa: E402
 
 NM = os.environ.get("NM", "nm").split()
 READELF = os.environ.get("READELF", "readelf").split()
@@ -69,34 +73,21 @@ def without_it(suite):
     return []
 
 
-def skip_all(why):
-    """Binutils and the loader's log are the host's."""
-    names = ("exports one symbol", "libgreenlet does not need libunwind",
-             "nothing of the process is bound to libunwind",
-             "its absence is told in one line")
-    print(f"TAP version 13\n1..{len(names)}")
-    for number, name in enumerate(names, 1):
-        print(f"ok {number} - {name} # SKIP {why}")
-    return 0
-
-
 def main(library, core, suite):
-    if "MESON_EXE_WRAPPER" in os.environ:
-        return skip_all("needs programs that run without an emulator")
-    checks = [("exports one symbol", exports(library)),
-              ("libgreenlet does not need libunwind",
-               core_needs_no_unwinder(core)),
-              ("nothing of the process is bound to libunwind",
-               bindings(suite)),
-              ("its absence is told in one line", without_it(suite))]
-    print(f"TAP version 13\n1..{len(checks)}")
-    failed = 0
-    for number, (name, problems) in enumerate(checks, 1):
-        print(f"{'not ok' if problems else 'ok'} {number} - {name}")
-        for problem in problems:
-            print(f"# {problem}")
-        failed += bool(problems)
-    return 1 if failed else 0
+    def none(find, *arguments):
+        problems = find(*arguments)
+        need(not problems, "\n".join(problems))
+
+    return run_cases(
+        [("exports one symbol", partial(none, exports, library)),
+         ("libgreenlet does not need libunwind",
+          partial(none, core_needs_no_unwinder, core)),
+         ("nothing of the process is bound to libunwind",
+          partial(none, bindings, suite)),
+         ("its absence is told in one line", partial(none, without_it, suite))],
+        # Binutils and the loader's log are the host's.
+        skip="needs programs that run without an emulator"
+        if "MESON_EXE_WRAPPER" in os.environ else "")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+sys.dont_write_bytecode = True
+from tap import Failed, Skipped, need, run_cases  # noqa: E402
+
 GDB = os.environ.get("GDB", "gdb")
 LANES = os.environ.get("GREENLET_LANES", "8")
 
@@ -32,19 +35,6 @@ MARKERS = {"deep": 0xd00, "flat": 0xf1a7, "nest": 0x4e57, "relay": 0x4e1a,
            "other": 0x07e4}
 
 
-class Failed(Exception):
-    pass
-
-
-class Skipped(Exception):
-    pass
-
-
-def need(condition, text):
-    if not condition:
-        raise Failed(text)
-
-
 class Session:
     """One run of gdb in batch mode; output by command."""
 
@@ -55,16 +45,13 @@ class Session:
         for number, command in enumerate(commands):
             lines += [f"echo \\n<<{number}>>\\n", command]
         lines += ["echo \\n<<end>>\\n"]
-        with tempfile.NamedTemporaryFile("w", suffix=".gdb") as file:
-            # An error would end a script; each command is one of its own.
-            options = []
-            for line in lines:
-                options += ["-ex", line]
-            done = subprocess.run(
-                [GDB, "-nx", "-batch", *options, "--args", *arguments],
-                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                errors="replace", timeout=timeout, env=self.environment())
-            file.flush()
+        options = []  # an error would end a script: each one by itself
+        for line in lines:
+            options += ["-ex", line]
+        done = subprocess.run(
+            [GDB, "-nx", "-batch", *options, "--args", *arguments],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            errors="replace", timeout=timeout, env=self.environment())
         self.text = done.stdout
         if done.returncode < 0:
             raise Failed(f"gdb died of signal {-done.returncode}\n{self.text}")
@@ -320,25 +307,8 @@ def why_not():
 
 
 def main():
-    print(f"TAP version 13\n1..{len(CASES)}", flush=True)
-    skip, failed, state = why_not(), 0, {}
     with tempfile.TemporaryDirectory() as folder:
-        state["folder"] = Path(folder)
-        for number, (name, case) in enumerate(CASES, 1):
-            if skip:
-                print(f"ok {number} - {name} # SKIP {skip}")
-                continue
-            try:
-                case(state)
-                print(f"ok {number} - {name}", flush=True)
-            except Skipped as why:
-                print(f"ok {number} - {name} # SKIP {why}", flush=True)
-            except (Failed, KeyError, subprocess.SubprocessError) as problem:
-                failed += 1
-                print(f"not ok {number} - {name}", flush=True)
-                for line in str(problem).splitlines()[:80]:
-                    print(f"# {line}")
-    return 1 if failed else 0
+        return run_cases(CASES, {"folder": Path(folder)}, skip=why_not())
 
 
 if __name__ == "__main__":

@@ -15,6 +15,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+sys.dont_write_bytecode = True
+from tap import Failed, need, run_cases  # noqa: E402
+
 
 def tool(variable, default):
     return shlex.split(os.environ.get(variable, default))
@@ -22,13 +25,6 @@ def tool(variable, default):
 
 MESON, NINJA = tool("MESON", "meson"), tool("NINJA", "ninja")
 CC, GDB = tool("CC", "cc"), tool("GDB", "gdb")
-NAMES = ["installs", "the script is named after the library's real path",
-         "gdb loads it by itself", "only if gdb looks there",
-         "the installed greenlet-core"]
-
-
-class Failed(Exception):
-    pass
 
 
 def run(command, **more):
@@ -50,12 +46,6 @@ def gdb(program, *options, commands=("greenlet list",)):
 
 
 def main(source):
-    print(f"TAP version 13\n1..{len(NAMES)}", flush=True)
-    if not shutil.which(GDB[0]):
-        for number, name in enumerate(NAMES, 1):
-            print(f"ok {number} - {name} # SKIP gdb is missing")
-        return 0
-    failed = 0
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary).resolve()
         prefix, build, program = root / "usr", root / "build", root / "program"
@@ -75,45 +65,36 @@ def main(source):
         def named():
             real = next(prefix.rglob("libgreenlet.so")).resolve()
             script = Path(f"{prefix}/share/gdb/auto-load{real}-gdb.py")
-            if not script.is_file():
-                raise Failed(f"no {script}:\n" + "\n".join(
-                    map(str, prefix.rglob("*gdb.py"))))
+            need(script.is_file(), f"no {script}:\n" + "\n".join(
+                map(str, prefix.rglob("*gdb.py"))))
 
         def loads():
             text = gdb(program, *look, commands=(
                 "greenlet list", "greenlet bt deep",
                 f"greenlet gcore {root}/core"))
             for wanted in ("descend (n=5)", "entry_deep", "Saved corefile"):
-                if wanted not in text:
-                    raise Failed(f"no {wanted} in\n{text}")
+                need(wanted in text, f"no {wanted} in\n{text}")
 
         def only():
             done = subprocess.run(
                 [*GDB, "-nx", "-batch", "-ex", "break inspected_stop", "-ex",
                  "run", "-ex", "greenlet list", str(program)],
                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-            if 'Undefined command: "greenlet"' not in done.stdout:
-                raise Failed(done.stdout)
+            need('Undefined command: "greenlet"' in done.stdout, done.stdout)
 
         def core():
             text = run([prefix / "bin" / "greenlet-core", "list",
                         root / "core"])
             for wanted in ("backend copy", "deep", "unborn"):
-                if wanted not in text:
-                    raise Failed(f"no {wanted} in\n{text}")
+                need(wanted in text, f"no {wanted} in\n{text}")
 
-        steps = [installs, named, loads, only, core]
-        for number, (name, step) in enumerate(zip(NAMES, steps), 1):
-            try:
-                step()
-                print(f"ok {number} - {name}", flush=True)
-            except (Failed, OSError, StopIteration,
-                    subprocess.SubprocessError) as problem:
-                failed += 1
-                print(f"not ok {number} - {name}", flush=True)
-                for line in str(problem).splitlines()[:60]:
-                    print(f"# {line}")
-    return 1 if failed else 0
+        return run_cases(
+            [("installs", installs),
+             ("the script is named after the library's real path", named),
+             ("gdb loads it by itself", loads),
+             ("only if gdb looks there", only),
+             ("the installed greenlet-core", core)],
+            skip="" if shutil.which(GDB[0]) else "gdb is missing")
 
 
 if __name__ == "__main__":

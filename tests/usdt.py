@@ -15,6 +15,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+sys.dont_write_bytecode = True
+from tap import Skipped, need, run_cases  # noqa: E402
+
 
 def tool(variable, default):
     return shlex.split(os.environ.get(variable, default))
@@ -24,19 +27,6 @@ MESON, NINJA = tool("MESON", "meson"), tool("NINJA", "ninja")
 CC, GDB = tool("CC", "cc"), tool("GDB", "gdb")
 READELF, OBJDUMP = tool("READELF", "readelf"), tool("OBJDUMP", "objdump")
 PROBES = {"switch", "start", "death", "evict", "fill"}
-
-
-class Failed(Exception):
-    pass
-
-
-class Skipped(Exception):
-    pass
-
-
-def need(condition, text):
-    if not condition:
-        raise Failed(text)
 
 
 def run(command, **more):
@@ -161,22 +151,9 @@ CASES = [("none in the default build", test_default),
 
 
 def main(source, library):
-    print(f"TAP version 13\n1..{len(CASES)}", flush=True)
-    failed = 0
     with tempfile.TemporaryDirectory() as folder:
-        state = {"folder": Path(folder), "source": source, "default": library}
-        for number, (name, case) in enumerate(CASES, 1):
-            try:
-                case(state)
-                print(f"ok {number} - {name}", flush=True)
-            except Skipped as why:
-                print(f"ok {number} - {name} # SKIP {why}", flush=True)
-            except (Failed, OSError, subprocess.SubprocessError) as problem:
-                failed += 1
-                print(f"not ok {number} - {name}", flush=True)
-                for line in str(problem).splitlines()[:60]:
-                    print(f"# {line}")
-    return 1 if failed else 0
+        return run_cases(CASES, {"folder": Path(folder), "source": source,
+                                 "default": library})
 
 
 if __name__ == "__main__":

@@ -129,7 +129,7 @@ void backend_bounds(const struct greenlet_thread *t, const greenlet *g,
     bool own = core_state(g) == GREENLET_ACTIVE && g->b.slot;
     *low = own ? (uintptr_t)g->b.low : 0;
     *high = own ? (uintptr_t)g->b.slot : UINTPTR_MAX;
-    *guard = own ? stack_guard_bytes() : 0;
+    *guard = own ? STACK_GUARD_BYTES : 0;
 }
 
 int backend_lane(const greenlet *g) {
@@ -140,8 +140,7 @@ int backend_lane(const greenlet *g) {
 const char *backend_sound(struct greenlet_thread *t, const greenlet *g) {
     if (g->flags & CORE_MAIN)
         return g->b.slot ? "main has a stack of the pool" : NULL;
-    return stack_sound(t,
-                       (struct stack){g->b.low, (char *)g->b.slot, g->b.slot});
+    return stack_sound(t, g->b.slot, g->b.low);
 }
 
 void backend_point(struct greenlet_thread *t, const greenlet *g,

@@ -57,9 +57,6 @@
 
 #include "backend.h"
 
-/* The main greenlet's base: a thread's own stack has none that we know. */
-#define MAIN_BASE ((char *)(UINTPTR_MAX & ~(uintptr_t)63))
-
 /* At the top of each stack. */
 struct seat {
     struct point point; /* on_signal(), on this stack */
@@ -465,7 +462,7 @@ static void drop_stack(struct greenlet_thread *t, struct stack s) {
 /* ---- backend.h -------------------------------------------------------- */
 
 int backend_adopt(struct greenlet_thread *t) {
-    t->main->b.stack.high = MAIN_BASE;
+    t->main->b.stack.high = STACK_MAIN_BASE;
     t->b.pool.notes_apart = t->strict;
     int status = set_up();
     return status ? status
@@ -557,11 +554,8 @@ void backend_trust(const greenlet *g, struct harden_trust *out) {
 
 void backend_bounds(const struct greenlet_thread *t, const greenlet *g,
                     uintptr_t *low, uintptr_t *high, size_t *guard) {
-    /* The thread's own stack has no note. */
-    bool known = g->b.stack.high != MAIN_BASE && !stack_sound(t, g->b.stack);
-    *low = known ? (uintptr_t)g->b.stack.low : 0;
-    *high = known ? (uintptr_t)g->b.stack.high : UINTPTR_MAX;
-    *guard = known ? stack_guard_bytes() : 0;
+    (void)t;
+    stack_bounds(g->b.stack, low, high, guard);
 }
 
 /* ---- For checks -------------------------------------------------------- */
@@ -572,24 +566,8 @@ int backend_lane(const greenlet *g) {
 }
 
 const char *backend_sound(struct greenlet_thread *t, const greenlet *g) {
-    uintptr_t point = (uintptr_t)g->b.point, low, high;
-    if (g->flags & CORE_MAIN) {
-        if (g->b.stack.high != MAIN_BASE)
-            return "main has a stack of the pool";
-        low = t->own_low;
-        high = t->own_high ? t->own_high : UINTPTR_MAX;
-    } else {
-        const char *what = stack_sound(t, g->b.stack);
-        if (what)
-            return what;
-        low = (uintptr_t)g->b.stack.low;
-        high = (uintptr_t)g->b.stack.high;
-    }
-    if (point % sizeof(void *) || point < low || point > high ||
-        high - point < sizeof(struct point) ||
-        !check_known(t, g->b.point, sizeof(struct point)))
-        return "where it goes on is not on its stack";
-    return NULL;
+    return stack_holds(t, g->b.stack, g->flags & CORE_MAIN, g->b.point,
+                       sizeof(struct point));
 }
 
 void backend_point(struct greenlet_thread *t, const greenlet *g,

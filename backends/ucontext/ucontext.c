@@ -39,9 +39,6 @@
 #include "context.h"
 #include "fpu.h"
 
-/* The main greenlet's base: a thread's own stack has none that we know. */
-#define MAIN_BASE ((char *)(UINTPTR_MAX & ~(uintptr_t)63))
-
 enum { CANARY_BYTES = sizeof(uintptr_t) }; /* check.c's, at a stack's top */
 
 static size_t size_of(struct stack s) { return (size_t)(s.high - s.low); }
@@ -139,7 +136,7 @@ static void drop_stack(struct greenlet_thread *t, struct stack s) {
 /* ---- backend.h -------------------------------------------------------- */
 
 int backend_adopt(struct greenlet_thread *t) {
-    t->main->b.stack.high = MAIN_BASE;
+    t->main->b.stack.high = STACK_MAIN_BASE;
     t->b.pool.notes_apart = t->strict;
     return stack_take(&t->b.pool, bytes_for(t, t->main), &t->b.reserve, NULL);
 }
@@ -232,11 +229,8 @@ void backend_trust(const greenlet *g, struct harden_trust *out) {
 
 void backend_bounds(const struct greenlet_thread *t, const greenlet *g,
                     uintptr_t *low, uintptr_t *high, size_t *guard) {
-    /* The thread's own stack has no note. */
-    bool known = g->b.stack.high != MAIN_BASE && !stack_sound(t, g->b.stack);
-    *low = known ? (uintptr_t)g->b.stack.low : 0;
-    *high = known ? (uintptr_t)g->b.stack.high : UINTPTR_MAX;
-    *guard = known ? stack_guard_bytes() : 0;
+    (void)t;
+    stack_bounds(g->b.stack, low, high, guard);
 }
 
 /* ---- For checks -------------------------------------------------------- */
@@ -247,24 +241,8 @@ int backend_lane(const greenlet *g) {
 }
 
 const char *backend_sound(struct greenlet_thread *t, const greenlet *g) {
-    uintptr_t context = (uintptr_t)g->b.context, low, high;
-    if (g->flags & CORE_MAIN) {
-        if (g->b.stack.high != MAIN_BASE)
-            return "main has a stack of the pool";
-        low = t->own_low;
-        high = t->own_high ? t->own_high : UINTPTR_MAX;
-    } else {
-        const char *what = stack_sound(t, g->b.stack);
-        if (what)
-            return what;
-        low = (uintptr_t)g->b.stack.low;
-        high = (uintptr_t)g->b.stack.high;
-    }
-    if (context % sizeof(void *) || context < low || context > high ||
-        high - context < sizeof(ucontext_t) ||
-        !check_known(t, g->b.context, sizeof(ucontext_t)))
-        return "its context is not on its stack";
-    return NULL;
+    return stack_holds(t, g->b.stack, g->flags & CORE_MAIN, g->b.context,
+                       sizeof(ucontext_t));
 }
 
 void backend_point(struct greenlet_thread *t, const greenlet *g,

@@ -672,7 +672,7 @@ static void walk(struct debug_walk *w) {
         w->cut = true;
         goto out;
     }
-    uintptr_t slot = 0;
+    uintptr_t slot = w->sp; /* where the ip was found, or near it */
     int empty = 0;
     for (int number = 0;; number++) {
         unw_get_reg(&cursor, UNW_REG_IP, &ip);

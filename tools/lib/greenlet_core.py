@@ -66,6 +66,20 @@ CPUS = {
 }
 
 
+def extents(file: int, size: int):
+    """[low, high) of what the file has; the rest are holes, full of zeros. A
+    kernel's core has one wherever nobody ever wrote."""
+    at = 0
+    while at < size:
+        try:
+            at = os.lseek(file, at, os.SEEK_DATA)
+            end = os.lseek(file, at, os.SEEK_HOLE)
+        except OSError:  # nothing but a hole is left
+            return
+        yield at, end
+        at = end
+
+
 @dataclasses.dataclass
 class Load:
     address: int
@@ -108,16 +122,15 @@ class Core:
 
     def find(self, what: bytes, most: int) -> list[int]:
         """Where `what` is in the file, the first `most` places."""
-        found, at = [], 0
-        while at < self.size and len(found) < most:
-            data = self.piece(at, 1 << 20)
-            k = data.find(what)
-            while k >= 0:
-                found.append(at + k)
-                k = data.find(what, k + 1)
-            if len(data) < 1 << 20:
-                break
-            at += len(data) - len(what) + 1
+        found: list[int] = []
+        for at, end in extents(self.file.fileno(), self.size):
+            while end - at >= len(what) and len(found) < most:
+                data = self.piece(at, min(1 << 20, end - at))
+                k = data.find(what)
+                while k >= 0:
+                    found.append(at + k)
+                    k = data.find(what, k + 1)
+                at += max(1, len(data) - len(what) + 1)
         return found[:most]
 
     def layout(self, text: str) -> struct.Struct:
@@ -378,23 +391,15 @@ def pack_note(core: Core, note: Note) -> bytes:
 def copy_sparse(source: str, target: str) -> None:
     """Copies, leaving out holes."""
     with open(source, "rb") as a, open(target, "wb") as b:
-        size, at = os.fstat(a.fileno()).st_size, 0
-        while at < size:
-            try:
-                at = os.lseek(a.fileno(), at, os.SEEK_DATA)
-                end = os.lseek(a.fileno(), at, os.SEEK_HOLE)
-            except OSError:  # nothing but a hole is left
-                break
-            a.seek(at)
+        size = os.fstat(a.fileno()).st_size
+        for at, end in extents(a.fileno(), size):
             b.seek(at)
-            left = end - at
-            while left:
-                piece = a.read(min(left, 1 << 20))
+            while at < end:
+                piece = os.pread(a.fileno(), min(end - at, 1 << 20), at)
                 if not piece:
                     break
                 b.write(piece)
-                left -= len(piece)
-            at = end
+                at += len(piece)
         b.truncate(size)
 
 
