@@ -199,6 +199,61 @@ TEST(contract_18_moves_away_during_a_shutdown) {
     greenlet_unref(main_of_other);
 }
 
+/* One whose parent has moved belongs to the parent's thread, but is still
+ * found by a shutdown where it was made, which cannot kill it; and while that
+ * shutdown goes on, the other thread starts it. */
+static greenlet_message entry_waits_for_the_other(void *value) {
+    greenlet_message m = back(I(value));
+    CHECK_EQ(m.status, GREENLET_EXIT);
+    note('w');
+    gate_reach(&gate, 3);
+    gate_wait(&gate, 4);
+    return m;
+}
+
+/* What it starts is for the second round. */
+static greenlet_message entry_starts_one_at_its_end(void *value) {
+    greenlet_message m = back(I(value));
+    CHECK_EQ(m.status, GREENLET_EXIT);
+    CHECK_EQ(greenlet_get_state(moved), GREENLET_NEW);
+    CHECK_MSG(go(spawn(entry_waits_for_the_other), 5), 5, 0);
+    return m;
+}
+
+static greenlet_message entry_answers_main(void *value) {
+    return greenlet_switch(greenlet_main(), value);
+}
+
+static void *starts_what_was_visited(void *unused) {
+    (void)unused;
+    main_of_other = greenlet_ref(greenlet_main());
+    gate_reach(&gate, 1);
+    gate_wait(&gate, 3);
+    CHECK_MSG(go(moved, 6), 6, 0);
+    gate_reach(&gate, 4);
+    gate_wait(&gate, 5);
+    CHECK_EQ(greenlet_get_state(moved), GREENLET_ACTIVE);
+    CHECK_EQ(greenlet_thread_shutdown(), 0);
+    CHECK_EQ(greenlet_get_state(moved), GREENLET_DEAD);
+    greenlet_unref(main_of_other);
+    return NULL;
+}
+
+TEST(contract_18_moves_away_after_a_shutdown_tried_it) {
+    pthread_t other = test_thread(starts_what_was_visited, NULL);
+    gate_wait(&gate, 1);
+    CHECK_MSG(go(spawn(entry_starts_one_at_its_end), 1), 1, 0);
+    parent = spawn(entry_never);
+    moved = spawn_under(entry_answers_main, parent);
+    CHECK_EQ(greenlet_set_parent(parent, main_of_other), 0);
+    CHECK_EQ(greenlet_thread_shutdown(), -EBUSY);
+    CHECK_STR(notes(), "w");
+    gate_reach(&gate, 5);
+    test_join(other);
+    greenlet_unref(moved);
+    greenlet_unref(parent);
+}
+
 /* ---- The current greenlet's last reference goes inside a hook -------------
  */
 
