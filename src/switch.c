@@ -458,7 +458,9 @@ greenlet_message core_kill(struct greenlet_thread *t, greenlet *g,
     bool moved = before != core_switches(&t->counters);
     if (core_parent(g) == me) {
         greenlet *parent = old;
-        if (reaches(old, g)) { /* it has become a descendant meanwhile */
+        /* `old` may have become a descendant of `g`. If nothing has moved, it
+         * was one before: by another kill, which will put that right. */
+        if (moved && reaches(old, g)) {
             parent = greenlet_ref(reaches(core_parent(me), g) ? t->main : me);
             greenlet_unref(old);
         }
