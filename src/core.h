@@ -390,10 +390,10 @@ greenlet_message core_transfer(struct greenlet_thread *t, greenlet *to,
 greenlet_message core_kill(struct greenlet_thread *t, greenlet *g,
                            unsigned how);
 struct greenlet_thread *core_thread_of(const greenlet *g);
-bool core_hold(greenlet *g);
-int core_let_go(greenlet *g, bool held); /* 0, or -EINVAL: it is gone */
 
 /* greenlet.c */
+bool core_hold(greenlet *g);
+int core_let_go(greenlet *g, bool held); /* 0, or -EINVAL: it is gone */
 /* Its last reference is gone; it is at home here, or its home has exited. */
 void core_last_reference(struct greenlet_thread *t, greenlet *g);
 /* Gives `g`, marked SHARED_QUEUED by the caller, to the queue of `t`. True if
@@ -403,7 +403,9 @@ bool core_hand_over(struct greenlet_thread *t, greenlet *g);
 bool core_merge(greenlet *g);
 void core_free(greenlet *g);
 bool core_unreferenced(greenlet *g);
-void core_unref_quietly(greenlet *g); /* nothing ends if it was the last */
+/* Of one that was found unreferenced, and referred to for the moment: it does
+ * not end again. True: nobody took a reference meanwhile. */
+bool core_unref_quietly(greenlet *g);
 struct greenlet_side *core_side(greenlet *g); /* NULL: no memory */
 void core_unlink_foreign(struct greenlet_thread *home, greenlet *g);
 int core_link_foreign(struct greenlet_thread *home, greenlet *g);

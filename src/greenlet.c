@@ -47,49 +47,58 @@ bool core_hand_over(struct greenlet_thread *t, greenlet *g) {
     return s & SHARED_MERGED && count_of(s) == 0;
 }
 
+/* What a change of the count leaves. */
+enum rest {
+    REFERENCED, /* somebody refers to it                                   */
+    UNKNOWN,    /* the maker has it in its queue, and will add up          */
+    ENDING,     /* nobody: its home has it in its queue, and will end it   */
+    LAST        /* nobody, and the end is the caller's to arrange: it is at
+                 * home here, or its home has exited                        */
+};
+
 /* Adds `n` to the shared references, and flags. Below zero the maker has to
  * look at `g`; at zero, with all references counted here, its home has: which
  * can still find it without a reference (a shutdown lists all that live) and
  * end it. So the mark is set in the same step, and `g` stays alive until it
- * has come to the queue and out of it. True: that was the last reference, and
- * the end is the caller's to arrange: `g` is at home here, or its home has
- * exited. */
-static bool change(greenlet *g, int32_t n, int32_t flags) {
+ * has come to the queue and out of it. */
+static enum rest change(greenlet *g, int32_t n, int32_t flags) {
     struct greenlet_thread *maker = slab_maker(g), *home = core_home(g);
     int32_t s = atomic_load_explicit(&g->shared, memory_order_relaxed), next;
-    bool below, last;
+    bool below, none, last;
     do {
         next = (s + n * SHARED_ONE) | flags;
-        below = !(next & (SHARED_MERGED | SHARED_QUEUED)) && count_of(next) < 0;
-        last = next & SHARED_MERGED && !(next & SHARED_QUEUED) &&
-               count_of(next) == 0;
+        below = !(next & SHARED_MERGED) && count_of(next) < 0;
+        none = next & SHARED_MERGED && count_of(next) == 0;
+        last = none && !(next & SHARED_QUEUED);
         if (below || (last && home != core_self))
             next |= SHARED_QUEUED;
     } while (!atomic_compare_exchange_weak(&g->shared, &s, next));
     if (below)
-        return core_hand_over(maker, g);
-    return last && (home == core_self || core_hand_over(home, g));
+        return !(s & SHARED_QUEUED) && core_hand_over(maker, g) ? LAST
+                                                                : UNKNOWN;
+    if (last)
+        return home == core_self || core_hand_over(home, g) ? LAST : ENDING;
+    return none ? ENDING : REFERENCED;
 }
 
-bool core_merge(greenlet *g) { return change(g, 0, SHARED_MERGED); }
+bool core_merge(greenlet *g) { return change(g, 0, SHARED_MERGED) == LAST; }
 
-/* Drops a reference; true as above. */
-static bool drop(greenlet *g) {
+static enum rest drop(greenlet *g) {
     if (slab_maker(g) != core_self || !g->refs)
         return change(g, -1, 0);
     if (--g->refs)
-        return false;
+        return REFERENCED;
     if (atomic_load_explicit(&g->shared, memory_order_acquire) == 0 &&
         core_home(g) == core_self) {
         /* Nobody else has ever touched it, so nobody can now. */
         atomic_store_explicit(&g->shared, SHARED_MERGED, memory_order_relaxed);
-        return true;
+        return LAST;
     }
-    return core_merge(g);
+    return change(g, 0, SHARED_MERGED);
 }
 
 static __attribute__((noinline)) void unref(greenlet *g) {
-    if (g && drop(g))
+    if (g && drop(g) == LAST)
         core_last_reference(core_self, g);
 }
 
@@ -117,14 +126,35 @@ void greenlet_unref(greenlet *g) {
 }
 
 bool core_unreferenced(greenlet *g) {
-    return g->refs == 0 && count_of(atomic_load(&g->shared)) == 0;
+    int32_t s = atomic_load(&g->shared);
+    return s & SHARED_MERGED && count_of(s) == 0;
 }
 
-void core_unref_quietly(greenlet *g) {
-    if (slab_maker(g) == core_self && g->refs)
-        g->refs--;
-    else
-        atomic_fetch_sub(&g->shared, SHARED_ONE);
+bool core_unref_quietly(greenlet *g) {
+    return count_of(atomic_fetch_sub(&g->shared, SHARED_ONE)) == 1;
+}
+
+/* In the middle of a call others may run, and drop the very reference by
+ * which the caller knows `g`: hold it meanwhile. False if nobody has one. */
+bool core_hold(greenlet *g) {
+    if (!g || core_unreferenced(g))
+        return false;
+    greenlet_ref(g);
+    return true;
+}
+
+/* The end of that, if it was held. -EINVAL if there is no other reference any
+ * more: then that was the last one. If only the maker can tell, `g` stays
+ * until this thread's next drain where it is at home; elsewhere it may go at
+ * any time. */
+int core_let_go(greenlet *g, bool held) {
+    if (!held)
+        return 0;
+    bool here = core_home(g) == core_self;
+    enum rest rest = drop(g);
+    if (rest == LAST)
+        core_last_reference(core_self, g);
+    return rest == REFERENCED || (rest == UNKNOWN && here) ? 0 : -EINVAL;
 }
 
 static void unraisable(struct greenlet_thread *t, greenlet *g,
@@ -157,8 +187,7 @@ static void kill_unreferenced(struct greenlet_thread *t, greenlet *g) {
         greenlet_unref(g);
         return;
     }
-    core_unref_quietly(g);
-    if (core_unreferenced(g))
+    if (core_unref_quietly(g))
         unraisable(t, g, (greenlet_message){m.value, -EBUSY});
 }
 
@@ -247,7 +276,7 @@ void core_free(greenlet *g) {
         core_unlink_foreign(core_home(g), g);
         free_side(g);
         slab_give(g);
-        if (!parent || !drop(parent))
+        if (!parent || drop(parent) != LAST)
             return;
         g = parent;
         struct greenlet_thread *home = core_home(g);

@@ -60,28 +60,6 @@ static int route(struct greenlet_thread *t, greenlet **to,
     }
 }
 
-/* In the middle of a call others may run, and drop the very reference by
- * which the caller knows `g`: hold it meanwhile. False if nobody has one. */
-bool core_hold(greenlet *g) {
-    if (!g || core_unreferenced(g))
-        return false;
-    greenlet_ref(g);
-    return true;
-}
-
-/* The end of that, if it was held. -EINVAL if there is no other reference any
- * more: then that was the last one. */
-int core_let_go(greenlet *g, bool held) {
-    if (!held)
-        return 0;
-    core_unref_quietly(g);
-    if (likely(!core_unreferenced(g)))
-        return 0;
-    greenlet_ref(g);
-    greenlet_unref(g);
-    return -EINVAL;
-}
-
 /* Supplies a new greenlet's entry. 1: the hook ran, look again. */
 static int resolve(struct greenlet_thread *t, greenlet *g) {
     greenlet_entry *entry = g->entry;
@@ -428,7 +406,7 @@ finish(struct greenlet_thread *t, greenlet *g, greenlet_message last) {
     else if (last.status < 0)
         last.status = -EINVAL;
     greenlet *to = heir(t, g, &last);
-    if (unlikely(g->refs == 0 && core_unreferenced(g)))
+    if (unlikely(core_unreferenced(g)))
         t->slow |= SLOW_DROPPED; /* core_after() frees it, leaked or not */
     if (t->check >= 0)
         check_switch(t, g, to); /* whatever it says: there is no way back */
@@ -503,7 +481,9 @@ greenlet_message core_kill(struct greenlet_thread *t, greenlet *g,
     bool moved = before != core_switches(&t->counters);
     if (core_parent(g) == me) {
         greenlet *parent = old;
-        if (reaches(old, g)) { /* it has become a descendant meanwhile */
+        /* `old` may have become a descendant of `g`. If nothing has moved, it
+         * was one before: by another kill, which will put that right. */
+        if (moved && reaches(old, g)) {
             parent = greenlet_ref(reaches(core_parent(me), g) ? t->main : me);
             greenlet_unref(old);
         }

@@ -10,7 +10,7 @@
 
 /* ---- 64 threads with 10,000 greenlets ------------------------------------ */
 
-enum { THREADS = 64, EACH = 10000, AT_A_TIME = 100 };
+enum { THREADS = 64, EACH = 10000, EACH_UNDER_TSAN = 300, AT_A_TIME = 100 };
 
 /* References that go from thread to thread. */
 static pthread_mutex_t shelf_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -36,8 +36,9 @@ static greenlet *exchange(greenlet *g) {
 static void *one_of_many(void *seed_at) {
     uint64_t seed = (uint64_t)I(seed_at);
     greenlet **mine = calloc(AT_A_TIME, sizeof *mine);
+    unsigned each = test_has_tsan() ? EACH_UNDER_TSAN : EACH; /* fibers: slow */
     CHECK(mine != NULL);
-    for (unsigned i = 0; i < EACH; i++) {
+    for (unsigned i = 0; i < each; i++) {
         greenlet **at = &mine[test_random(&seed) % AT_A_TIME];
         greenlet_unref(*at);
         *at = spawn(entry_pump);
@@ -151,18 +152,93 @@ static void in_tracer(void *unused) {
     go(spawn(entry_echo), 1);
 }
 
-static void pre_switch_leaves(greenlet *from, greenlet *to, void *data) {
+/* Each hook in turn. */
+static void switch_leaves(greenlet *from, greenlet *to, void *data) {
     (void)from, (void)to, (void)data;
     leave();
 }
 
-static void in_hook(void *unused) {
-    (void)unused;
-    greenlet_hooks h = GREENLET_HOOKS_INIT;
-    h.pre_switch = pre_switch_leaves;
+static void greenlet_leaves(greenlet *g, void *data) {
+    (void)g, (void)data;
+    leave();
+}
+
+static void last_leaves(greenlet *g, greenlet_message last, void *data) {
+    (void)g, (void)last, (void)data;
+    leave();
+}
+
+static int resolve_leaves(greenlet *g, greenlet_entry **entry, void *data) {
+    (void)g, (void)entry, (void)data;
+    leave();
+    return 0;
+}
+
+static greenlet_message entry_starts_echo(void *value) {
+    return go(spawn(entry_echo), I(value));
+}
+
+static greenlet_message entry_fails(void *value) {
+    back(I(value));
+    return err(1, 2);
+}
+
+static void in_hook(const greenlet_hooks *h) {
     some_suspended();
-    CHECK_EQ(greenlet_set_hooks(&h, NULL), 0);
-    go(spawn(entry_echo), 1);
+    greenlet *g = spawn(entry_fails);
+    go(g, 1);
+    CHECK_EQ(greenlet_set_hooks(h, NULL), 0);
+    if (h->unraisable)
+        greenlet_unref(g);
+    go(spawn(entry_starts_echo), 1);
+}
+
+#define IN_HOOK(name, function)                                                \
+    static void in_##name(void *unused) {                                      \
+        greenlet_hooks h = GREENLET_HOOKS_INIT;                                \
+        (void)unused;                                                          \
+        h.name = function;                                                     \
+        in_hook(&h);                                                           \
+    }
+
+IN_HOOK(pre_switch, switch_leaves)
+IN_HOOK(post_switch, switch_leaves)
+IN_HOOK(first_entry, greenlet_leaves)
+IN_HOOK(on_finish, last_leaves)
+IN_HOOK(on_release, greenlet_leaves)
+IN_HOOK(resolve_entry, resolve_leaves)
+IN_HOOK(unraisable, last_leaves)
+
+static int visit_leaves(greenlet *g, void *data) {
+    greenlet_leaves(g, data);
+    return 0;
+}
+
+static void in_walk(void *unused) {
+    (void)unused;
+    some_suspended();
+    greenlet_walk(visit_leaves, NULL);
+}
+
+static void in_shutdown(void *unused) {
+    (void)unused;
+    some_suspended();
+    go(spawn(entry_leaves_at_exit), 1);
+    greenlet_thread_shutdown();
+}
+
+static void *drops(void *g) {
+    greenlet_unref((greenlet *)g);
+    return NULL;
+}
+
+static void in_drain(void *unused) {
+    (void)unused;
+    some_suspended();
+    greenlet *g = spawn(entry_leaves_at_exit);
+    go(g, 1);
+    test_join(test_thread(drops, g));
+    greenlet_drain();
 }
 
 static void local_leaves(void *value) {
@@ -182,6 +258,24 @@ static void in_destructor(void *unused) {
     some_suspended();
     CHECK_EQ(greenlet_key_create(&key, local_leaves), 0);
     go(spawn(entry_sets_local), 1);
+}
+
+/* A thread's exit runs the destructors of those that are left. */
+static greenlet_message entry_keeps_local(void *value) {
+    CHECK_EQ(greenlet_local_set(key, V(1)), 0);
+    return back(I(value));
+}
+
+static void *exits_with_local(void *unused) {
+    some_suspended();
+    go(spawn(entry_keeps_local), 1);
+    return unused;
+}
+
+static void in_thread_exit(void *unused) {
+    some_suspended();
+    CHECK_EQ(greenlet_key_create(&key, local_leaves), 0);
+    test_join(test_thread(exits_with_local, unused));
 }
 
 static void *busy_thread(void *unused) {
@@ -211,14 +305,26 @@ static void in_another_thread(void *unused) {
 }
 
 TEST(contract_36_process_exits_in_every_state) {
-    static void (*const states[])(void *) = {in_main,
-                                             in_greenlet,
-                                             in_kill,
-                                             in_tracer,
-                                             in_hook,
-                                             in_destructor,
-                                             beside_a_busy_thread,
-                                             in_another_thread};
+    static void (*const states[])(void *) = {
+        in_main,
+        in_greenlet,
+        in_kill,
+        in_tracer,
+        in_pre_switch,
+        in_post_switch,
+        in_first_entry,
+        in_on_finish,
+        in_on_release,
+        in_resolve_entry,
+        in_unraisable,
+        in_walk,
+        in_shutdown,
+        in_drain,
+        in_destructor,
+        in_thread_exit,
+        beside_a_busy_thread,
+        in_another_thread,
+    };
     static struct test_death death;
     for (size_t i = 0; i < sizeof ways / sizeof *ways; i++)
         for (size_t k = 0; k < sizeof states / sizeof *states; k++) {

@@ -888,11 +888,22 @@ static void drain_without_memory(void *unused) {
 
 TEST(contract_26_drain_without_memory) { check_reserve(drain_without_memory); }
 
-/* Who went to the reserve and comes back by an exchange hands that slice on;
- * how much fits into it stays as it was. Here each is a little deeper than the
- * one whose slice it takes, and in front of that slice is another's. */
-enum { FIRST_DEPTH = 40000, DEPTHS = 16 };
+/* ---- Who stays in the reserve for long ------------------------------------
+ */
+
+enum { HELD = 24, FIRST_DEPTH = 40000 };
+static greenlet *held[HELD], *others[HELD], *shallow[HELD];
 static size_t depth;
+
+/* All on one lane, if there are any. */
+static greenlet *spawn_here(greenlet_entry *entry) {
+    greenlet_options o = GREENLET_OPTIONS_INIT;
+    if (reserve_lanes > 0)
+        o.lane = 0;
+    greenlet *g = greenlet_new(entry, &o);
+    CHECK(g != NULL);
+    return g;
+}
 
 __attribute__((noinline)) static greenlet_message wait_at(intptr_t who) {
     size_t n = depth;
@@ -914,48 +925,149 @@ static greenlet_message entry_at_depths(void *value) {
     return m;
 }
 
-/* A shallow one ends: who is on its lane must go, and there is no memory. */
-static void end_without_memory(greenlet *g) {
+/* Its killer stays behind, and it takes a reference of its own. */
+static greenlet_message entry_leaves_its_killer(void *value) {
+    back(I(value));
+    faults_disarm();
+    greenlet_ref(greenlet_current());
+    return greenlet_switch(greenlet_main(), V(6));
+}
+
+/* Has to make room for the one that it drops, and there is no memory. */
+static greenlet_message entry_drops_without_memory(void *value) {
+    volatile unsigned char bytes[FIRST_DEPTH];
+    for (size_t i = 0; i < sizeof bytes; i++)
+        bytes[i] = byte_of(I(value), i);
     faults_arm(1, FAULTS_FOREVER);
-    greenlet_unref(g);
+    greenlet_unref(a);
+    for (size_t i = 0; i < sizeof bytes; i++)
+        CHECK_EQ(bytes[i], byte_of(I(value), i));
+    return val(I(value) + 100);
+}
+
+static void hold(int i) {
+    others[i] = a = spawn_here(entry_leaves_its_killer);
+    CHECK_MSG(go(a, 1), 1, 0);
+    held[i] = spawn_here(entry_drops_without_memory);
+    CHECK_MSG(go(held[i], i), 6, 0);
+}
+
+static void let_go(int i) {
+    CHECK_MSG(go(held[i], 0), i + 100, 0);
+    CHECK_MSG(go(others[i], 7), 7, 0);
+    greenlet_unref(held[i]);
+    greenlet_unref(others[i]);
+}
+
+/* Whatever is in the reserve leaves it when there is memory. */
+static void held_with_memory_between(void *unused) {
+    static int i;
+    (void)unused;
+    configure_reserve();
+    for (i = 0; i < HELD; i++)
+        hold(i);
+    for (i = 0; i < HELD; i++)
+        let_go(i);
+}
+
+/* While there is none, what was given back is used again. */
+static __attribute__((noinline)) void drop_shallow(int i) {
+    volatile unsigned char bytes[FIRST_DEPTH]; /* of main: in place, they go */
+    for (size_t k = 0; k < sizeof bytes; k++)
+        bytes[k] = byte_of(i, k);
+    greenlet_unref(shallow[i]);
+    for (size_t k = 0; k < sizeof bytes; k++)
+        CHECK_EQ(bytes[k], byte_of(i, k));
+}
+
+static void held_without_memory(void *unused) {
+    static greenlet *deep[HELD];
+    static int i;
+    /* In place nobody can come back, and main itself has to go; on stacks of
+     * their own none can start. */
+    bool on_lane = test_is_copy() && reserve_lanes > 0;
+    (void)unused;
+    configure_reserve();
+    depth = FIRST_DEPTH;
+    for (i = 0; i < HELD; i++) {
+        shallow[i] = spawn_here(entry_shallow);
+        CHECK_MSG(go(shallow[i], i), i, 0);
+        deep[i] = spawn_here(entry_at_depths);
+    }
+    hold(0); /* so that there is room for a second one like others[0] */
+    hold(1);
+    faults_arm(1, FAULTS_FOREVER);
+    for (i = 0; i < HELD; i++) {
+        if (on_lane)
+            CHECK_MSG(go(deep[i], i), i, 0);
+        drop_shallow(i);
+        if (on_lane)
+            CHECK_MSG(greenlet_throw(deep[i], 3, V(i)), i, 3);
+    }
+    faults_disarm();
+    CHECK_EQ(resumed, HELD);
+    let_go(0);
+    let_go(1);
+    for (i = 0; i < HELD; i++)
+        greenlet_unref(deep[i]);
+}
+
+static void check_reserve_lasts(const char *what, void (*run)(void *),
+                                int least_lanes) {
+    static struct test_death death;
+    for (reserve_lanes = least_lanes; reserve_lanes <= 3; reserve_lanes++) {
+        test_die(run, NULL, &death);
+        if (death.status != 0)
+            FAIL("%s, lanes %d: wait status %#x: %s", what, reserve_lanes,
+                 death.status, death.text);
+    }
+}
+
+TEST(contract_26_reserve_outlasts_who_stays_in_it) {
+    check_reserve_lasts("memory between", held_with_memory_between, 0);
+    check_reserve_lasts("no memory", held_without_memory, 0);
+}
+
+/* Who comes back by an exchange hands its slice of the reserve on, in which
+ * there is room for as much as before; and he who has it then leaves it. */
+static void hand_on(int i) {
+    a = spawn_here(entry_shallow);
+    CHECK_MSG(go(a, 1), 1, 0);
+    depth = FIRST_DEPTH;
+    b = spawn_here(entry_at_depths);
+    CHECK_MSG(go(b, 2), 2, 0);
+    held[i] = spawn_here(entry_at_depths);
+    faults_arm(1, FAULTS_FOREVER);
+    greenlet_unref(a); /* b makes room for it: in the reserve */
+    if (!test_is_copy())
+        faults_disarm(); /* a start needs a stack */
+    CHECK_MSG(go(held[i], i), i, 0);
+    depth += 64;
+    CHECK_MSG(go(b, 2), 2, 0); /* held[i] has its slice now */
+    greenlet_message m = go(held[i], i);
+    if (test_is_copy())
+        CHECK_MSG(m, 0, -ENOMEM); /* b has become larger */
+    else
+        CHECK_MSG(m, i, 0);
+    CHECK_MSG(greenlet_throw(b, 3, V(8)), 8, 3);
+    greenlet_unref(b);
     faults_disarm();
 }
 
 static void reserve_changes_hands(void *unused) {
-    static greenlet *d;
     static int i;
     (void)unused;
     configure_reserve();
-    CHECK_EQ(greenlet_set_name(greenlet_main(), "target"), 0);
-    a = spawn_named(entry_shallow, "dying");
-    b = spawn_named(entry_shallow, "dying as well");
-    CHECK_MSG(go(a, 1), 1, 0);
-    CHECK_MSG(go(b, 2), 2, 0);
-    depth = FIRST_DEPTH;
-    c = spawn(entry_at_depths);
-    CHECK_MSG(go(c, 3), 3, 0);
-    end_without_memory(a);
-    d = spawn(entry_at_depths);
-    CHECK_MSG(go(d, 4), 4, 0);
-    end_without_memory(b);
-    CHECK_EQ(resumed, 2);
-    a = spawn(entry_at_depths);
-    for (i = 0; i < DEPTHS; i++) {
-        depth += 64;
-        CHECK_MSG(go(a, 5), 5, 0);
-        depth += 64;
-        CHECK_MSG(go(d, 4), 4, 0);
+    for (i = 0; i < HELD; i++)
+        hand_on(i);
+    for (i = 0; i < HELD; i++) {
+        CHECK_MSG(greenlet_throw(held[i], 3, V(i)), i, 3);
+        greenlet_unref(held[i]);
     }
-    CHECK_MSG(greenlet_throw(a, 3, V(7)), 7, 3);
-    CHECK_MSG(greenlet_throw(c, 3, V(8)), 8, 3);
-    CHECK_MSG(greenlet_throw(d, 3, V(9)), 9, 3);
-    greenlet_unref(a);
-    greenlet_unref(c);
-    greenlet_unref(d);
 }
 
 TEST(contract_26_a_slice_of_the_reserve_changes_hands) {
-    check_reserve(reserve_changes_hands);
+    check_reserve_lasts("exchange", reserve_changes_hands, 1);
 }
 
 /* ---- Nothing leaks over many failures

@@ -3,7 +3,8 @@
 #include "faults.h"
 #include "test.h"
 
-static greenlet *target, *victim, *parent, *next_one;
+static greenlet *target, *victim, *parent, *next_one, *main_of_other;
+static struct test_gate gate;
 
 static greenlet_message entry_never(void *value) {
     (void)value;
@@ -43,13 +44,19 @@ TEST(contract_16_drain_drops_the_target_of_a_switch) {
     CHECK_STR(notes(), "v");
 }
 
+static greenlet_message entry_notes_exit(void *value) {
+    greenlet_message m = back(I(value));
+    note(m.status == GREENLET_EXIT ? 'k' : 'm');
+    return m;
+}
+
 TEST(contract_16_drain_drops_the_target_of_a_throw) {
-    target = spawn(entry_pump);
+    target = spawn(entry_notes_exit);
     CHECK_MSG(go(target, 2), 2, 0);
     make_victim();
     /* It dies of its last reference, not of this. */
     CHECK_MSG(greenlet_throw(target, 7, NULL), 0, -EINVAL);
-    CHECK_STR(notes(), "v");
+    CHECK_STR(notes(), "vk");
 }
 
 TEST(contract_16_drain_drops_the_parent_of_a_new_one) {
@@ -103,10 +110,55 @@ TEST(contract_22_resolve_entry_drops_the_target) {
     CHECK_MSG(go(target, 1), 0, -EINVAL);
 }
 
+/* ---- A reference that only another thread can count ---------------------- */
+
+static greenlet *borrowed;
+
+static int resolve_drops_borrowed(greenlet *g, greenlet_entry **entry,
+                                  void *data) {
+    (void)g, (void)data;
+    *entry = entry_notes_exit;
+    CHECK_EQ(greenlet_set_hooks(NULL, NULL), 0);
+    greenlet_unref(borrowed);
+    return 0;
+}
+
+static void *uses_borrowed(void *unused) {
+    (void)unused;
+    greenlet_hooks h = GREENLET_HOOKS_INIT;
+    main_of_other = greenlet_ref(greenlet_main());
+    gate_reach(&gate, 1);
+    gate_wait(&gate, 2);
+    h.resolve_entry = resolve_drops_borrowed;
+    CHECK_EQ(greenlet_set_hooks(&h, NULL), 0);
+    CHECK_MSG(go(borrowed, 1), 1, 0);
+    gate_reach(&gate, 3);
+    gate_wait(&gate, 4);
+    CHECK_STR(notes(), "");
+    greenlet_drain();
+    CHECK_STR(notes(), "k");
+    greenlet_unref(main_of_other);
+    return NULL;
+}
+
+/* Its maker gives its only reference to the thread that it moves to, which
+ * drops it in the middle of the first switch: whether that was the last one is
+ * for the maker to find. */
+TEST(contract_16_resolve_entry_drops_what_its_maker_counts) {
+    pthread_t user = test_thread(uses_borrowed, NULL);
+    gate_wait(&gate, 1);
+    borrowed = spawn_under(entry_never, greenlet_main());
+    CHECK_EQ(greenlet_set_parent(borrowed, main_of_other), 0);
+    gate_reach(&gate, 2);
+    gate_wait(&gate, 3);
+    CHECK_EQ(greenlet_drain(), 1);
+    gate_reach(&gate, 4);
+    test_join(user);
+}
+
 /* ---- A greenlet that moves to another thread during a shutdown ---------- */
 
-static greenlet *moved, *main_of_other;
-static struct test_gate gate;
+static greenlet *moved;
 
 static greenlet_message entry_moves(void *value) {
     greenlet_message m = back(I(value));
@@ -145,6 +197,61 @@ TEST(contract_18_moves_away_during_a_shutdown) {
     test_join(other);
     greenlet_unref(moved);
     greenlet_unref(main_of_other);
+}
+
+/* One whose parent has moved belongs to the parent's thread, but is still
+ * found by a shutdown where it was made, which cannot kill it; and while that
+ * shutdown goes on, the other thread starts it. */
+static greenlet_message entry_waits_for_the_other(void *value) {
+    greenlet_message m = back(I(value));
+    CHECK_EQ(m.status, GREENLET_EXIT);
+    note('w');
+    gate_reach(&gate, 3);
+    gate_wait(&gate, 4);
+    return m;
+}
+
+/* What it starts is for the second round. */
+static greenlet_message entry_starts_one_at_its_end(void *value) {
+    greenlet_message m = back(I(value));
+    CHECK_EQ(m.status, GREENLET_EXIT);
+    CHECK_EQ(greenlet_get_state(moved), GREENLET_NEW);
+    CHECK_MSG(go(spawn(entry_waits_for_the_other), 5), 5, 0);
+    return m;
+}
+
+static greenlet_message entry_answers_main(void *value) {
+    return greenlet_switch(greenlet_main(), value);
+}
+
+static void *starts_what_was_visited(void *unused) {
+    (void)unused;
+    main_of_other = greenlet_ref(greenlet_main());
+    gate_reach(&gate, 1);
+    gate_wait(&gate, 3);
+    CHECK_MSG(go(moved, 6), 6, 0);
+    gate_reach(&gate, 4);
+    gate_wait(&gate, 5);
+    CHECK_EQ(greenlet_get_state(moved), GREENLET_ACTIVE);
+    CHECK_EQ(greenlet_thread_shutdown(), 0);
+    CHECK_EQ(greenlet_get_state(moved), GREENLET_DEAD);
+    greenlet_unref(main_of_other);
+    return NULL;
+}
+
+TEST(contract_18_moves_away_after_a_shutdown_tried_it) {
+    pthread_t other = test_thread(starts_what_was_visited, NULL);
+    gate_wait(&gate, 1);
+    CHECK_MSG(go(spawn(entry_starts_one_at_its_end), 1), 1, 0);
+    parent = spawn(entry_never);
+    moved = spawn_under(entry_answers_main, parent);
+    CHECK_EQ(greenlet_set_parent(parent, main_of_other), 0);
+    CHECK_EQ(greenlet_thread_shutdown(), -EBUSY);
+    CHECK_STR(notes(), "w");
+    gate_reach(&gate, 5);
+    test_join(other);
+    greenlet_unref(moved);
+    greenlet_unref(parent);
 }
 
 /* ---- The current greenlet's last reference goes inside a hook -------------

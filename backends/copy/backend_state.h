@@ -65,7 +65,8 @@ struct backend_thread {
     struct copy_region *place; /* in place: the thread's own stack         */
     char *place_top;           /* highest base started in place            */
     struct slice_pool slices;
-    char *reserve; /* slices for those who cannot fail         */
+    char *reserve; /* slices for those who cannot fail: blocks one after
+                    * the other, `used` bytes; `out` of them have an owner */
     size_t reserve_bytes, reserve_used, reserve_out;
     void *nowhere; /* a dying greenlet's sp goes here          */
 };

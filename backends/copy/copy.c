@@ -111,20 +111,83 @@ static char *slot_of(const struct greenlet_thread *t, const greenlet *g) {
     return g->b.slice + g->b.saved - capacity(g->b.class, g->b.saved);
 }
 
+/* Of the reserve: the header of a slice, aligned as that is. */
+struct reserve_block {
+    greenlet *owner; /* NULL: free */
+    size_t bytes;    /* with the header */
+    char pad[64 - sizeof(greenlet *) - sizeof(size_t)];
+};
+
+_Static_assert(sizeof(struct reserve_block) == 64, "slices are 64-aligned");
+
+static struct reserve_block *block_at(const struct greenlet_thread *t,
+                                      size_t offset) {
+    return (void *)(t->b.reserve + offset);
+}
+
+/* That with an owner in whose slice `p` is. */
+static struct reserve_block *block_of(const struct greenlet_thread *t,
+                                      const char *p) {
+    size_t at = 0, wanted = (size_t)(p - t->b.reserve);
+    while (at + block_at(t, at)->bytes <= wanted)
+        at += block_at(t, at)->bytes;
+    return block_at(t, at);
+}
+
+/* A slice for n bytes of g out of the reserve, the first that fits; NULL:
+ * none does. */
+static char *take_reserve(struct greenlet_thread *t, greenlet *g, size_t n) {
+    size_t bytes = sizeof(struct reserve_block) + n, at = 0;
+    struct reserve_block *block;
+    for (; at < t->b.reserve_used; at += block->bytes) {
+        block = block_at(t, at);
+        if (block->owner)
+            continue;
+        size_t next = at + block->bytes;
+        while (next < t->b.reserve_used && !block_at(t, next)->owner)
+            next += block_at(t, next)->bytes;
+        block->bytes = next - at;
+        if (next == t->b.reserve_used) { /* what is behind it joins it */
+            t->b.reserve_used = at;
+            break;
+        }
+        if (block->bytes >= bytes)
+            break;
+    }
+    block = block_at(t, at);
+    if (at == t->b.reserve_used) {
+        if (bytes > t->b.reserve_bytes - at)
+            return NULL;
+        t->b.reserve_used += bytes;
+    } else if (block->bytes > bytes) {
+        struct reserve_block *rest = block_at(t, at + bytes);
+        rest->owner = NULL;
+        rest->bytes = block->bytes - bytes;
+    }
+    block->owner = g;
+    block->bytes = bytes;
+    t->b.reserve_out++;
+    return (char *)(block + 1);
+}
+
+static void give_reserve(struct greenlet_thread *t, const char *slot) {
+    block_of(t, slot)->owner = NULL;
+    if (--t->b.reserve_out == 0)
+        t->b.reserve_used = 0;
+}
+
 /* Room for `n` bytes of g, all of them or (in place) the lowest. Returns
  * where they go, and the class; NULL: no memory. */
-static char *take_slice(struct greenlet_thread *t, const greenlet *g, size_t n,
+static char *take_slice(struct greenlet_thread *t, greenlet *g, size_t n,
                         bool must, uint8_t *class) {
     unsigned c = slice_class(n + (in_place(t) && n > SLICE_FINE ? 48 : 0));
     char *slot = slice_take(&t->b.slices, c);
     if (unlikely(!slot)) {
-        size_t bytes = capacity(RESERVE_CLASS, in_place(t) ? n + 63 : n);
-        if (!must || bytes > t->b.reserve_bytes - t->b.reserve_used)
-            return NULL;
         c = RESERVE_CLASS;
-        slot = t->b.reserve + t->b.reserve_used;
-        t->b.reserve_used += bytes;
-        t->b.reserve_out++;
+        if (must)
+            slot = take_reserve(t, g, capacity(c, in_place(t) ? n + 63 : n));
+        if (!slot)
+            return NULL;
     }
     *class = (uint8_t)c;
     if (in_place(t))
@@ -133,12 +196,10 @@ static char *take_slice(struct greenlet_thread *t, const greenlet *g, size_t n,
 }
 
 static void give_slot(struct greenlet_thread *t, char *slot, unsigned class) {
-    if (unlikely(class == RESERVE_CLASS)) {
-        if (--t->b.reserve_out == 0)
-            t->b.reserve_used = 0;
-        return;
-    }
-    slice_give(&t->b.slices, slot, class);
+    if (unlikely(class == RESERVE_CLASS))
+        give_reserve(t, slot);
+    else
+        slice_give(&t->b.slices, slot, class);
 }
 
 static void drop_slice(struct greenlet_thread *t, greenlet *g) {
@@ -153,9 +214,9 @@ static void drop_slice(struct greenlet_thread *t, greenlet *g) {
 /* Address space for slices of those who cannot be told of -ENOMEM; touched
  * only when it comes to that. */
 static int grow_reserve(struct greenlet_thread *t, size_t bytes) {
-    if (bytes <= t->b.reserve_bytes || t->b.reserve_out)
+    if (bytes <= t->b.reserve_bytes)
         return 0;
-    char *p = memory_map(bytes, 0);
+    char *p = t->b.reserve_out ? NULL : memory_map(bytes, 0);
     if (!p)
         return -ENOMEM;
     if (t->b.reserve)
@@ -319,6 +380,16 @@ static bool reserve_slice(struct greenlet_thread *t, greenlet *o, size_t n,
     return true;
 }
 
+/* Who had to go to the reserve moves to ordinary slices as soon as there is
+ * memory, so that the next time without finds all of it. */
+static __attribute__((noinline)) void leave_reserve(struct greenlet_thread *t) {
+    for (size_t at = 0; at < t->b.reserve_used; at += block_at(t, at)->bytes) {
+        greenlet *o = block_at(t, at)->owner;
+        if (o && !reserve_slice(t, o, o->b.saved, false))
+            return;
+    }
+}
+
 /* Gives back the slices of those that have no saved byte. Only in place is
  * there one: on a lane the only owner has found none. */
 static void unreserve(struct greenlet_thread *t, struct copy_region *r) {
@@ -374,7 +445,7 @@ static bool place_base(struct greenlet_thread *t, struct copy_plan *p, char *sp,
     if (base > t->b.place_top)
         t->b.place_top = base;
     size_t depth = (size_t)(t->b.place_top - base);
-    return grow_reserve(t, (2 * depth + 65536) & ~(size_t)65535) == 0 || must;
+    return grow_reserve(t, (3 * depth + 65536) & ~(size_t)65535) == 0 || must;
 }
 
 static void note_eviction(struct greenlet_thread *t, struct copy_plan *p,
@@ -446,6 +517,8 @@ prepare(struct greenlet_thread *t, unsigned how, void *sp) {
     p->moved = 0;
     p->after = how & HOW_AFTER;
     p->fresh = core_state(to) == GREENLET_NEW;
+    if (unlikely(t->b.reserve_out))
+        leave_reserve(t);
     if (p->fresh && in_place(t) && !place_base(t, p, sp, must))
         return NULL;
     if (unlikely(!reserve(t, p, must)))
@@ -595,6 +668,8 @@ static void exchange(struct greenlet_thread *t, struct copy_plan *p) {
     x->b.slice = end - n;
     x->b.saved = (uint32_t)n;
     x->b.class = to->b.class;
+    if (unlikely(x->b.class == RESERVE_CLASS))
+        block_of(t, x->b.slice)->owner = x;
     if (x != p->from)
         harden_seal(x);
     to->b.slice = NULL;

@@ -146,12 +146,8 @@ void greenlet_unref(greenlet *g) {
         last_reference(g);
 }
 
-static void unref_quietly(greenlet *g) {
-    g->maker == self && g->mine ? g->mine-- : g->others--;
-}
-
 static bool unreferenced(const greenlet *g) {
-    return g->mine == 0 && g->others == 0;
+    return g->merged && g->others == 0;
 }
 
 static void unraisable(greenlet *g, greenlet_message m) {
@@ -182,8 +178,7 @@ static void last_reference(greenlet *g) {
             greenlet_unref(g);
             return;
         }
-        unref_quietly(g);
-        if (unreferenced(g))
+        if (--g->others == 0)
             unraisable(g, (greenlet_message){m.value, -EBUSY});
     }
 }
@@ -386,12 +381,15 @@ static bool hold(greenlet *g) {
 static int let_go(greenlet *g, bool held) {
     if (!held)
         return 0;
-    unref_quietly(g);
-    if (!unreferenced(g))
-        return 0;
-    greenlet_ref(g);
-    greenlet_unref(g);
-    return -EINVAL;
+    if (drop(g)) {
+        last_reference(g);
+        return -EINVAL;
+    }
+    if (unreferenced(g)) /* it waits in its home's queue */
+        return -EINVAL;
+    /* Only the maker can tell; at home it stays until the next drain. */
+    bool unknown = g->maker != self && g->others < 0;
+    return unknown && g->home != self ? -EINVAL : 0;
 }
 
 /* In the target: 21, 22, 15. */
@@ -417,7 +415,7 @@ static greenlet_message arrive(void) {
     if (t->tracer)
         t->tracer(event, origin, to, t->tracer_data);
     if (leaked)
-        unref_quietly(origin);
+        origin->others--;
     else
         greenlet_unref(origin);
     return m;
