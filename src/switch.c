@@ -214,14 +214,23 @@ greenlet_message core_switch(greenlet *to, greenlet_message m) {
  * control to the one that runs. The CPU compares them later and goes on with
  * that one; with `to` itself it would have to wait for the next stack pointer
  * until the cold line is there. Compilers are kept from seeing that the
- * two are the same, and from choosing without a branch. */
-static inline greenlet *foresee(greenlet *to) {
+ * two are the same, and from choosing without a branch.
+ *
+ * 32-bit CPUs, where it is more to do and there are fewer stacks, do without.
+ */
+static inline greenlet *foresee(greenlet *to, greenlet *from) {
+#if UINTPTR_MAX > UINT32_MAX
     greenlet *before = core_before, *same = before;
     __asm__("" : "+r"(same));
     if (likely(to == before)) {
         __asm__ volatile("");
         to = same;
     }
+    if (likely(to && to != from))
+        core_before = from;
+#else
+    (void)from;
+#endif
     return to;
 }
 
@@ -239,9 +248,8 @@ HOT greenlet_message greenlet_switch(greenlet *to, void *value) {
     struct greenlet_thread *t = core_self;
     greenlet_message m = {value, 0};
     greenlet *from = t->current;
-    to = foresee(to);
+    to = foresee(to, from);
     if (likely(to && to != from)) {
-        core_before = from;
         uintptr_t fast = atomic_load_explicit(&t->fast, memory_order_relaxed);
         uintptr_t home = atomic_load_explicit(&to->home, memory_order_relaxed);
         if (likely(home == fast)) {
