@@ -398,16 +398,20 @@ static bool check_frames(struct greenlet_thread *t, const greenlet *g,
 }
 
 /* Looks at a suspended greenlet; true: `f` says what is wrong. */
+static __attribute__((noinline)) bool examine_all(struct greenlet_thread *t,
+                                                  greenlet *g, int level,
+                                                  greenlet_finding *f) {
+    struct stack_image s;
+    return check_pointers(t, g, &s, f) || check_seal(t, g, &s, f) ||
+           (level >= 2 && check_frames(t, g, f));
+}
+
 static inline __attribute__((always_inline)) bool
 examine(struct greenlet_thread *t, greenlet *g, int level,
         greenlet_finding *f) {
-    struct stack_image s;
-    if (check_pointers(t, g, &s, f))
-        return true;
-    if (likely(level < 1))
-        return false;
-    const struct stack_image image = s; /* so that `s` stays in registers */
-    return check_seal(t, g, &image, f) || (level >= 2 && check_frames(t, g, f));
+    struct stack_image s; /* in registers */
+    return likely(level < 1) ? check_pointers(t, g, &s, f)
+                             : examine_all(t, g, level, f);
 }
 
 /* ---- At a switch -------------------------------------------------------- */

@@ -172,6 +172,12 @@ switch_checked(greenlet *to, greenlet_message m) {
         counter_add(&t->counters.switches, 1);
         return backend_resume(m, from, to);
     }
+#if BACKEND_SHORT_WAYS
+    if (m.status == 0 &&
+        atomic_load_explicit(&to->home, memory_order_relaxed) ==
+            ((uintptr_t)t | CORE_REFILL))
+        return backend_refill(t, m, to);
+#endif
     t->victim = NULL;
     return backend_switch(t, from, to, m, 0);
 }
