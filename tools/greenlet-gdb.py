@@ -8,7 +8,8 @@
                                      or what COMMAND says with it selected
     greenlet gcore FILE              a core with all its memory
 
-ID is the list's number, an address (0x...) or a name. gdb loads this file by
+ID is the list's number, an address (0x...) or a name, in quotes if it has
+blanks. gdb loads this file by
 itself when it is installed where gdb looks; else: source greenlet-gdb.py
 """
 

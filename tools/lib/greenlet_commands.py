@@ -382,8 +382,20 @@ def _tell(do):
         do()
     except Problem as problem:
         raise gdb.GdbError(str(problem)) from None
+    except gdb.error as error:  # gdb's own, of a command that was given
+        raise gdb.GdbError(str(error)) from None
     except (ValueError, OSError) as error:
         raise gdb.GdbError(f"greenlet: {error}") from None
+
+
+def _words(argument, most):
+    """The first words, which quotes may hold together, and then the rest."""
+    words, rest = [], argument.strip()
+    while rest and len(words) < most:
+        match = re.match(r"""'([^']*)'\s*|"([^"]*)"\s*|(\S+)\s*""", rest)
+        words.append(next(g for g in match.groups() if g is not None))
+        rest = rest[match.end():]
+    return words + ([rest] if rest else [])
 
 
 class _Prefix(gdb.Command):
@@ -422,7 +434,7 @@ The OPTIONs are those of bt."""
         super().__init__("greenlet bt", gdb.COMMAND_STACK)
 
     def invoke(self, argument, from_tty):
-        _tell(lambda: self.run(argument.split(None, 1)))
+        _tell(lambda: self.run(_words(argument, 1)))
 
     @staticmethod
     def run(arguments):
@@ -459,7 +471,7 @@ frame, its arguments and its locals. COMMAND is any that only looks."""
         super().__init__("greenlet frame", gdb.COMMAND_STACK)
 
     def invoke(self, argument, from_tty):
-        _tell(lambda: self.run(argument.split(None, 2)))
+        _tell(lambda: self.run(_words(argument, 2)))
 
     @staticmethod
     def run(arguments):
@@ -480,7 +492,17 @@ frame, its arguments and its locals. COMMAND is any that only looks."""
             gdb.write(_title(g) + "\n")
             gdb.execute("frame")
             gdb.execute("info args")
-            gdb.execute("info locals")
+            gdb.write(without_doubles(gdb.execute("info locals",
+                                                  to_string=True)))
+
+
+def without_doubles(text):
+    """An inlined function's locals come twice: once without a value."""
+    lines = text.splitlines(keepends=True)
+    lost = " = <optimized out>\n"
+    known = {line.split(" = ")[0] for line in lines if not line.endswith(lost)}
+    return "".join(line for line in lines if not (
+        line.endswith(lost) and line.removesuffix(lost) in known))
 
 
 def _first():
