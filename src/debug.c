@@ -612,6 +612,31 @@ int greenlet_debug_dump(int fd, unsigned flags) {
 
 /* ---- Findings ------------------------------------------------------------ */
 
+/* What a word that should have been an address may be: text, or two ints. */
+static void say_as_data(struct say *out, uintptr_t word) {
+    char text[sizeof(word) + 1] = "";
+    size_t n = 0;
+    memcpy(text, &word, sizeof(word));
+    while (text[n] >= ' ' && text[n] <= '~')
+        n++;
+    if (n == sizeof(word) || (n >= 4 && !(word >> 8 * n))) {
+        say_text(out, " (the text \"");
+        say_text(out, text);
+        say_text(out, "\")");
+    } else if (sizeof(word) == 8 && (uint64_t)word >> 32 &&
+               !check_readable((const void *)word, 1)) {
+        int32_t halves[2];
+        memcpy(halves, &word, sizeof(halves));
+        say_text(out, " (the ints ");
+        for (int i = 0; i < 2; i++) {
+            int64_t value = halves[i];
+            say_text(out, value < 0 ? "-" : "");
+            say_dec(out, (uintptr_t)(value < 0 ? -value : value));
+            say_text(out, i ? ")" : ", ");
+        }
+    }
+}
+
 void greenlet_print_finding(const greenlet_finding *f, int fd) {
     struct say out = SAY_TO(fd);
     if (!f)
@@ -639,6 +664,8 @@ void greenlet_print_finding(const greenlet_finding *f, int fd) {
     }
     say_text(&out, "; found ");
     say_hex(&out, f->found);
+    if (f->kind == GREENLET_FOUND_RETURN || f->kind == GREENLET_FOUND_CANARY)
+        say_as_data(&out, f->found);
     say_text(&out, "\n  found by ");
     say_name(&out, f->by);
     if (f->level >= 0) {

@@ -21,7 +21,8 @@
 
 enum {
     HANDLER_STACK_BYTES = 131072,
-    FRAMES = 16,              /* shown; the innermost and the outermost */
+    FRAMES = 16, /* shown; the innermost and the outermost */
+    LARGE_FRAME_BYTES = 32768,
     OWN_GUARD_BYTES = 1 << 20 /* the kernel's gap below a growing stack */
 };
 
@@ -95,12 +96,17 @@ static void report(struct greenlet_thread *t, uintptr_t at, uintptr_t low,
     say_hex(&out, low);
     say_text(&out, ", ");
     say_hex(&out, high);
+    uintptr_t sp = context_sp(context), mark = high_water(low, high);
+    uintptr_t use = sp < high ? high - sp : 0;
     say_text(&out, ")\n  high-water mark: ");
-    say_dec(&out, high_water(low, high));
+    say_dec(&out, mark);
     say_text(&out, " bytes; in use now: ");
-    uintptr_t sp = context_sp(context);
-    say_dec(&out, sp < high ? high - sp : 0);
-    say_text(&out, "\n  less recursion, smaller frames, or more stack: ");
+    say_dec(&out, use);
+    if (use > mark + LARGE_FRAME_BYTES)
+        say_text(&out, "\n  one large frame, most of which was never touched "
+                       "(an array? alloca?), or more stack: ");
+    else
+        say_text(&out, "\n  less recursion, smaller frames, or more stack: ");
     say_text(&out, advice(t, g, guard == 0));
     say_text(&out, "\n  backtrace:\n");
     if (debug_get(true)) {

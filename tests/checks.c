@@ -402,9 +402,10 @@ static void check_report_is(const char *row) {
              greenlet_finding_name(last.kind), (void *)victim);
     snprintf(wanted[1], sizeof wanted[1], ": %s\n  at 0x%jx", last.what,
              (uintmax_t)(uintptr_t)last.address);
-    snprintf(wanted[2], sizeof wanted[2], "found 0x%jx\n  found by 'main' ",
-             (uintmax_t)last.found);
-    snprintf(wanted[3], sizeof wanted[3], "at level %d\n", level);
+    snprintf(wanted[2], sizeof wanted[2], "found 0x%jx", (uintmax_t)last.found);
+    snprintf(wanted[3], sizeof wanted[3],
+             "\n  found by 'main' %p at level %d\n", (void *)greenlet_main(),
+             level);
     for (int i = 0; i < 4; i++)
         if (!strstr(report, wanted[i]))
             FAIL("%s: no \"%s\" in: %s", row, wanted[i], report);
@@ -720,6 +721,29 @@ TEST(contract_28_report_names_the_frame) {
     EXPECT_ABORT(die_of_a_scribble, NULL, "check: return address of 'victim'",
                  "not in code", "(checks_descend)", "found 0x1234",
                  "found by 'main'", "at level 2", "checks_descend");
+}
+
+/* What was written there, as its writer may know it. */
+static const char *said_of(uintptr_t word) {
+    greenlet_finding f = last;
+    f.kind = GREENLET_FOUND_RETURN;
+    f.g = NULL;
+    f.found = word;
+    print_report(&f);
+    return strstr(report, "found 0x");
+}
+
+TEST(contract_28_report_of_data) {
+#if UINTPTR_MAX > UINT32_MAX && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    CHECK(strstr(said_of(0x206e616874207265), " (the text \"er than \")\n"));
+    CHECK(strstr(said_of(0x6e616874), " (the text \"than\")\n"));
+    CHECK(strstr(said_of(0x0001117600011175), " (the ints 70005, 70006)\n"));
+    CHECK(strstr(said_of(0xfffffffe00000001), " (the ints 1, -2)\n"));
+    CHECK(!strstr(said_of(0x1234), "("));
+    CHECK(!strstr(said_of((uintptr_t)report), "("));
+#else
+    SKIP("words of 64 bits, the lower half first");
+#endif
 }
 
 static void die_of_a_canary(void *unused) {

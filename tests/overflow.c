@@ -55,6 +55,45 @@ TEST(contract_27_reported_with_name_and_backtrace) {
         FAIL("%d backtrace lines in: %s", lines, death.text);
 }
 
+/* One frame that is larger than all of the stack, and ends in the guard. */
+__attribute__((noinline)) static intptr_t large_frame(intptr_t n) {
+    volatile char hole[290000];
+    hole[n] = 1;
+    return hole[n] + n;
+}
+
+static greenlet_message entry_large_frame(void *value) {
+    return val(large_frame(I(value)));
+}
+
+static void overflow_by_one_frame(void *unused) {
+    (void)unused;
+    CHECK_EQ(greenlet_install_overflow_handler(), 0);
+    go(spawn_named(entry_large_frame, "large"), 0);
+}
+
+TEST(contract_27_one_large_frame_is_told_from_recursion) {
+    static char name[] = "deep";
+    static struct test_death death;
+    unsigned long mark, use;
+    if (test_has_asan())
+        SKIP("AddressSanitizer touches all of a frame");
+    if (test_in_place())
+        SKIP("a thread's own stack is larger");
+    test_die(overflow_by_one_frame, NULL, &death);
+    const char *at = strstr(death.text, "high-water mark: ");
+    if (!at || sscanf(at, "high-water mark: %lu bytes; in use now: %lu", &mark,
+                      &use) != 2)
+        FAIL("wait status %#x: %s", death.status, death.text);
+    if (mark >= use - 65536)
+        SKIP("the compiler touches all of a frame (stack clash protection)");
+    CHECK(strstr(death.text, "one large frame, most of which was never"));
+    CHECK(!strstr(death.text, "less recursion"));
+    test_die(overflow_in_a_greenlet, name, &death);
+    CHECK(strstr(death.text, "less recursion"));
+    CHECK(!strstr(death.text, "one large frame"));
+}
+
 TEST(contract_27_of_a_greenlet_without_a_name) {
     CHECK_DIES(overflow_in_a_greenlet, NULL, SIGSEGV, "overflow");
 }
