@@ -97,7 +97,9 @@ def the_core(state):
 
 def patched(state, *patches):
     """A copy of the core with [(file offset, bytes)] replaced."""
+    # Not over the last one: ext4 then writes it to the disk at once.
     path = state["folder"] / "patched"
+    path.unlink(missing_ok=True)
     greenlet_core.copy_sparse(str(the_core(state)), str(path))
     with open(path, "r+b") as file:
         for at, data in patches:
@@ -114,7 +116,9 @@ def rewritten(state, path, exact=False):
         images = core.images()
         for image in images:
             greenlet_image.table(image)
-        greenlet_core.rewrite(core, images, str(state["folder"] / "out"),
+        out = state["folder"] / "out"
+        out.unlink(missing_ok=True)
+        greenlet_core.rewrite(core, images, str(out),
                               ["flat"] if exact else None)
     except greenlet_image.Problem:
         return False
