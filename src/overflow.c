@@ -21,9 +21,9 @@
 
 enum {
     HANDLER_STACK_BYTES = 131072,
-    FRAMES = 16, /* shown; the innermost and the outermost */
-    LARGE_FRAME_BYTES = 32768,
-    OWN_GUARD_BYTES = 1 << 20 /* the kernel's gap below a growing stack */
+    FRAMES = 16,               /* shown; the innermost and the outermost */
+    LARGE_FRAME_BYTES = 32768, /* in use, never touched: no recursion */
+    OWN_GUARD_BYTES = 1 << 20  /* the kernel's gap below a growing stack */
 };
 
 static _Atomic bool installed;

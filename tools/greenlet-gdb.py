@@ -9,8 +9,8 @@
     greenlet gcore FILE              a core with all its memory
 
 ID is the list's number, an address (0x...) or a name, in quotes if it has
-blanks. gdb loads this file by
-itself when it is installed where gdb looks; else: source greenlet-gdb.py
+blanks. gdb loads this file by itself when it is installed where gdb looks;
+else: source greenlet-gdb.py
 """
 
 import os
