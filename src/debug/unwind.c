@@ -435,11 +435,13 @@ static int access_reg(unw_addr_space_t as, unw_regnum_t r, unw_word_t *value,
     (void)as;
     if (write)
         return -UNW_EREADONLYREG;
-    if (w->context && context_register(w->context, r, &found))
+    if (w->ip && r == PROGRAM_COUNTER)
+        *value = w->ip;
+    else if (w->context && context_register(w->context, r, &found))
         *value = found;
     else if (w->context)
         return -UNW_EBADREG;
-    else if (r == UNW_REG_IP || r == PROGRAM_COUNTER)
+    else if (r == UNW_REG_IP)
         *value = w->ip;
     else if (r == UNW_REG_SP)
         *value = w->sp;
@@ -519,6 +521,26 @@ static bool follows_call(struct view *v, uintptr_t ip) {
     (void)at;
     return true;
 #endif
+}
+
+/* Does the function put a signed return address on its stack before `ip`?
+ * libunwind before 1.8 takes DW_CFA_AARCH64_negate_ra_state for another
+ * CPU's, and every register of the frame for saved elsewhere. */
+static bool signs(struct view *v, uintptr_t start, uintptr_t ip) {
+#if defined(__aarch64__) && UNW_VERSION_MAJOR == 1 && UNW_VERSION_MINOR < 8
+    const struct segment *s = segment_of(v, start);
+    uint32_t word;
+    if (!s || !s->reads || s->high < ip)
+        return false;
+    for (; start + sizeof word <= ip; start += sizeof word) {
+        memcpy(&word, (const void *)start, sizeof word);
+        if (word == 0xd503233fu || word == 0xd503237fu) /* PACIASP, PACIBSP */
+            return true;
+    }
+#else
+    (void)v, (void)start, (void)ip;
+#endif
+    return false;
 }
 
 /* Code that no loaded file has: that of a just-in-time compiler, if the
@@ -668,6 +690,12 @@ static void walk(struct debug_walk *w) {
     if (w->trampoline)
         (void)fde_of(&v, (uintptr_t)w->trampoline, &tramp_start, &tramp_end,
                      &is_signal);
+#ifdef __aarch64__
+    /* swapcontext() of a glibc with BTI goes on in itself, and then returns to
+     * what it has put into x1. */
+    if (w->context && w->after_call && !follows_call(&v, w->ip))
+        w->ip = ((const ucontext_t *)w->context)->uc_mcontext.regs[1];
+#endif
     if (unw_init_remote(&cursor, space, &v) != 0) {
         w->cut = true;
         goto out;
@@ -692,7 +720,8 @@ static void walk(struct debug_walk *w) {
         }
         bool after_call = !exempt;
         uintptr_t lookup = code_address(ip) - (after_call ? 1 : 0);
-        bool known = fde_of(&v, lookup, &start, &end, &is_signal);
+        bool known = fde_of(&v, lookup, &start, &end, &is_signal) &&
+                     !signs(&v, start, lookup);
         is_signal = is_signal_frame(&cursor, is_signal);
         bool at_end = known && w->trampoline && start == tramp_start;
         int moved = 0;

@@ -7,7 +7,8 @@ usage: check.py PAGE ABSENT OVERFLOW SCRIBBLE
 
 The page's text is compared where it was made: x86-64, the copy backend, its
 default lanes. Addresses, offsets, and the frames of libgreenlet and of the C
-library are not.
+library are not. What a write to the wrong place meets is another matter on
+CPUs that keep the return address below a function's locals.
 """
 
 from __future__ import annotations
@@ -77,14 +78,16 @@ def blocks(page: str) -> dict[str, str]:
 def main(page: str, *programs: str) -> int:
     print("TAP version 13")
     shown = blocks(page)
-    comparable = (platform.machine() == "x86_64"
+    here = not os.environ.get("MESON_EXE_WRAPPER")
+    crash = {-11, -7, -4, -6}
+    comparable = (platform.machine() == "x86_64" and here
                   and all(program.endswith("-copy") for program in programs)
                   and "GREENLET_LANES" not in os.environ)
     copies = programs[0].endswith("-copy")
     in_place = os.environ.get("GREENLET_LANES") == "0"
     expected = [
-        ("absent", {}, {0} if not copies else {0, 1} if in_place else {1},
-         []),
+        ("absent", {}, {0} if not copies else ({0, 1} if in_place else {1})
+         | (set() if here else crash), []),
         ("absent", {"GREENLET_CHECK": "strict"}, {-11},
          ["'server'", "the stack of suspended 'client 0'", r"\(ask\), ",
           r" reply\+"]),
@@ -92,9 +95,10 @@ def main(page: str, *programs: str) -> int:
         ("overflow", {"GREENLET_OVERFLOW_HANDLER": "1"}, {-11},
          ["overflow in 'parser'", "high-water mark: ", "more stack: ",
           r" depth_of_list\+", r"\.\.\. \d+ more", r" parser\+"]),
-        ("scribble", {}, {-11, -7, -4, -6}, []),
+        ("scribble", {}, crash, []),
         ("scribble", {"GREENLET_CHECK": "2"}, {-6},
-         ["check: return address of 'reader'", r"\(read_line\)",
+         ["check: return address of 'reader'",
+          r"\(read_line\)" if here else r"\(read_(line|message)\)",
           "found by 'main'"]),
     ]
     by_name = {os.path.basename(p).rsplit("-", 1)[0]: p for p in programs}
