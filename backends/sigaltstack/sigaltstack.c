@@ -92,6 +92,9 @@ static greenlet_message arrive(void) {
 static __attribute__((noinline)) void mark(struct point *p, void *fp) {
     p->ip = __builtin_extract_return_addr(__builtin_return_address(0));
     p->sp = __builtin_dwarf_cfa();
+#ifdef __s390x__ /* its CFA is above the callee's register save area */
+    p->sp = (char *)p->sp - 160;
+#endif
     p->fp = fp;
 }
 

@@ -423,6 +423,9 @@ static bool context_register(const void *context, unw_regnum_t r,
 #elif defined(__loongarch64)
 #define FRAME_POINTER UNW_LOONGARCH64_R22
 #define PROGRAM_COUNTER UNW_LOONGARCH64_PC
+#elif defined(__powerpc64__)
+#define FRAME_POINTER UNW_PPC64_R31
+#define PROGRAM_COUNTER UNW_REG_IP
 #else
 #define FRAME_POINTER (-1)
 #define PROGRAM_COUNTER UNW_REG_IP
