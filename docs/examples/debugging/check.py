@@ -101,7 +101,8 @@ def main(page: str, *programs: str) -> int:
           r" parser\+" if here else r" parser\+| begin\+"]),
         ("scribble", {}, crash, []),
         ("scribble", {"GREENLET_CHECK": "2"}, {-6},
-         ["check: return address of 'reader'",
+         ["check: return address of 'reader'" if here
+          else "check: (return address|frame) of 'reader'",
           r"\(read_line\)" if here else r"\(read_(line|message)\)",
           "found by 'main'"]),
     ]
