@@ -77,6 +77,55 @@ TEST(contract_29_fork_in_a_greenlet) {
     greenlet_unref(a);
 }
 
+/* In the innermost of nested calls, with others displaced: all frames of all
+ * are whole in both processes. */
+enum { NESTED = 6, BESIDE = 12, FRAME = 6000 };
+
+static greenlet *nested[NESTED], *beside[BESIDE];
+static pid_t forked;
+
+static greenlet_message entry_nests(void *value) {
+    volatile unsigned char bytes[FRAME];
+    intptr_t depth = I(value);
+    greenlet_message m = {NULL, 0};
+    for (size_t i = 0; i < sizeof bytes; i++)
+        bytes[i] = (unsigned char)((intptr_t)i * 3 + depth);
+    if (depth + 1 < NESTED) {
+        nested[depth + 1] = spawn(entry_nests);
+        m = go(nested[depth + 1], depth + 1);
+        greenlet_unref(nested[depth + 1]);
+    } else {
+        forked = fork();
+    }
+    for (int i = 0; i < BESIDE; i += 3) {
+        CHECK_EQ(greenlet_set_parent(beside[i], greenlet_current()), 0);
+        CHECK_MSG(go(beside[i], depth), depth, 0);
+    }
+    for (size_t i = 0; i < sizeof bytes; i++)
+        CHECK_EQ(bytes[i], (unsigned char)((intptr_t)i * 3 + depth));
+    return val(I(m.value) + depth);
+}
+
+TEST(contract_29_fork_in_nested_greenlets) {
+    if (test_has_tsan())
+        SKIP("TSan has no threads in the child of a process with threads");
+    for (int i = 0; i < BESIDE; i++) {
+        beside[i] = spawn(entry_pump);
+        CHECK_MSG(go(beside[i], i), i, 0);
+    }
+    nested[0] = spawn(entry_nests);
+    CHECK_MSG(go(nested[0], 0), NESTED * (NESTED - 1) / 2, 0);
+    greenlet_unref(nested[0]);
+    for (int i = 0; i < BESIDE; i++) {
+        CHECK_EQ(greenlet_set_parent(beside[i], greenlet_main()), 0);
+        CHECK_MSG(greenlet_throw(beside[i], 4, V(i)), i, 4);
+        greenlet_unref(beside[i]);
+    }
+    if (forked == 0)
+        _exit(0);
+    wait_well(forked);
+}
+
 static void *other_thread(void *unused) {
     (void)unused;
     others_main = greenlet_ref(greenlet_main());

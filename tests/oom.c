@@ -1028,6 +1028,37 @@ TEST(contract_26_reserve_outlasts_who_stays_in_it) {
     check_reserve_lasts("no memory", held_without_memory, 0);
 }
 
+/* None gives back: in the end the process ends, and tells whose death it was
+ * and who had no place. */
+static void hold_until_exhausted(void *unused) {
+    static greenlet *holders[HELD];
+    static int i;
+    (void)unused;
+    configure_reserve();
+    depth = FIRST_DEPTH;
+    for (i = 0; i < HELD; i++) {
+        shallow[i] = spawn_here(entry_shallow);
+        CHECK_MSG(go(shallow[i], i), i, 0);
+        CHECK_EQ(greenlet_set_name(shallow[i], "dying"), 0);
+        holders[i] = spawn_here(entry_at_depths);
+        CHECK_EQ(greenlet_set_name(holders[i], "holder"), 0);
+    }
+    CHECK_MSG(greenlet_throw(shallow[HELD - 1], 3, V(1)), 1, 3);
+    faults_arm(1, FAULTS_FOREVER);
+    for (i = 0; i < HELD - 1; i++) {
+        CHECK_MSG(go(holders[i], i), i, 0);
+        greenlet_unref(shallow[i]);
+    }
+}
+
+TEST(contract_26_exhausted_reserve_names_both) {
+    if (!test_is_copy())
+        SKIP("only copy has a reserve for bytes");
+    for (reserve_lanes = 1; reserve_lanes <= 3; reserve_lanes++)
+        EXPECT_ABORT(hold_until_exhausted, NULL, "no reserve left", "'holder'",
+                     "'dying'");
+}
+
 /* Who comes back by an exchange hands its slice of the reserve on, in which
  * there is room for as much as before; and he who has it then leaves it. */
 static void hand_on(int i) {

@@ -226,6 +226,14 @@ static void pause_briefly(void) {
 #endif
 }
 
+/* Returns to on_signal() now, and goes on at the greenlet's start. A signal
+ * may come there before begin() is entered. */
+static __attribute__((noinline)) void plant(struct seat *seat) {
+    END_OF_STACK;
+    if (sigsetjmp(seat->point.env, 0) != 0)
+        begin();
+}
+
 /* Gets ours on the stack to be primed; and others':
  *
  * In another thread. While the handler is ours, somebody sends the signal to
@@ -266,8 +274,7 @@ static void on_signal(int signal, siginfo_t *info, void *context) {
         return;
     }
     r->done = true;
-    if (sigsetjmp(r->seat->point.env, 0) != 0)
-        begin();
+    plant(r->seat);
 }
 
 /* The application's disposition gives way to ours until the signal has come.

@@ -577,12 +577,13 @@ static void do_new(struct record *me, const struct operation *op) {
     if (op->b & 16)
         o.lane = run.setting.lanes > 0 ? (int)op->a % run.setting.lanes : 7;
     bool later = op->b & 32 && w->hooks & HOOK_RESOLVE;
+    int parent = o.parent ? id_of(o.parent) : -2; /* it may go meanwhile */
     struct snapshot before = look();
     do {
         arm(me);
         r->g = greenlet_new(later ? NULL : entry, &o);
     } while (retry(me, &before, r->g ? 0 : -errno));
-    NOTE("new", r->id, o.parent ? id_of(o.parent) : -2, r->g ? 0 : errno);
+    NOTE("new", r->id, parent, r->g ? 0 : errno);
     if (r->g)
         add_handle(r);
     errno = MARK;
