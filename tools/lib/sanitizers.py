@@ -59,20 +59,8 @@ def run_tool(name: str, compiler: str, options: argparse.Namespace,
         folder, ["-Dvariants=true", "-Dwerror=true", "-Dbenchmarks=disabled",
                  "-Dexamples=disabled", "-Db_lundef=false",
                  "--buildtype=debugoptimized", *tool.meson],
-        {"CC": compiler, "CXX": BOTH[compiler]})
+        {"CC": compiler, "CXX": BOTH[compiler]}, ("suites",))
     cases = []
-    if tool.wrapper or name == "tsan":
-        # These put themselves between the kernel and the signal that enters
-        # a new stack: starts are refused with -EBUSY.
-        wanted = options.backend or common.backends()
-        options = argparse.Namespace(**vars(options))
-        options.backend = [b for b in wanted if b != "sigaltstack"]
-        if "sigaltstack" in wanted:
-            cases.append(case(f"{name}, {compiler}, sigaltstack", "",
-                              "skipped", "the tool delivers the signal that "
-                              "enters a new stack late or elsewhere"))
-        if not options.backend:
-            return cases
     for label, settings in tool.settings:
         prefix = f"{name}, {compiler}, {label}"
         say(f"{prefix.rstrip(', ')}:")
