@@ -99,7 +99,8 @@ greenlet_message checks_victim(void *value);
 static greenlet_message (*at_bottom)(void);
 
 /* Each frame has its bytes, and is not the last thing that its caller does. */
-__attribute__((noinline)) intptr_t checks_descend(intptr_t n, intptr_t who) {
+TEST_REAL_STACK __attribute__((noinline)) intptr_t
+checks_descend(intptr_t n, intptr_t who) {
     volatile char bytes[64];
     memset((char *)bytes, (int)n, sizeof bytes);
     if (n == DEPTH / 2) {
@@ -115,7 +116,7 @@ __attribute__((noinline)) intptr_t checks_descend(intptr_t n, intptr_t who) {
 /* Frames of other sizes. */
 #define OTHER(name, size)                                                      \
     intptr_t name(intptr_t n);                                                 \
-    __attribute__((noinline)) intptr_t name(intptr_t n) {                      \
+    TEST_REAL_STACK __attribute__((noinline)) intptr_t name(intptr_t n) {      \
         volatile char bytes[size];                                             \
         memset((char *)bytes, (int)n, sizeof bytes);                           \
         return go(greenlet_main(), 0).status + bytes[7];                       \
@@ -293,7 +294,9 @@ static struct one_frame frame_of(greenlet *g, const char *function,
 
 /* Where another function goes on after a call of its own. Not one whose frame
  * is as large as several of the victim's, which are all alike: from there it
- * would look like a stack that nobody has touched. */
+ * would look like a stack that nobody has touched. With frame pointers each
+ * frame leads to the next, whatever the return address says, so this is
+ * compiled without (meson.build). */
 static void return_elsewhere(bool undo) {
     static uintptr_t other;
     for (int i = 1; !other && i <= 2; i++) {

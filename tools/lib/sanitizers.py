@@ -21,7 +21,7 @@ class Tool:
     meson: tuple[str, ...]  # options
     settings: tuple[tuple[str, dict[str, str]], ...]
     wrapper: str = ""  # command that runs a program under it
-    share: int = 4  # the long tests make one in so many of their rounds
+    share: int = 10  # the long tests make one in so many of their rounds
 
 
 VALGRIND = "valgrind -q --error-exitcode=99 --num-callers=24"
@@ -42,9 +42,9 @@ TOOLS = {
                  (("", {}),)),
     "hardened": Tool(("gcc", "clang"), ("-Dharden=true",), (("", {}),)),
     "valgrind": Tool(("gcc",), ("-Dvalgrind=enabled",), (("", {}),),
-                     wrapper=MEMCHECK, share=20),
+                     wrapper=MEMCHECK, share=40),
     "helgrind": Tool(("gcc",), ("-Dvalgrind=enabled",), (("", {}),),
-                     wrapper=HELGRIND, share=20),
+                     wrapper=HELGRIND, share=40),
 }
 BOTH = {"gcc": "g++", "clang": "clang++"}
 
