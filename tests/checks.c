@@ -969,7 +969,7 @@ static void crash_handler(int sig, siginfo_t *info, void *context) {
 
 static volatile int *volatile nowhere;
 
-__attribute__((noinline)) static greenlet_message crash(void) {
+TEST_FAULTS __attribute__((noinline)) static greenlet_message crash(void) {
     return val(*nowhere);
 }
 

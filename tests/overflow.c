@@ -346,7 +346,7 @@ TEST(contract_27_previous_handler_is_chained_to) {
 
 static volatile int *volatile nowhere;
 
-static greenlet_message entry_reads_null(void *value) {
+TEST_FAULTS static greenlet_message entry_reads_null(void *value) {
     return val(I(value) + *nowhere);
 }
 
