@@ -177,8 +177,8 @@ TEST(contract_29_fork_in_another_thread) {
     greenlet_unref(others);
 }
 
-/* AddressSanitizer's allocator has locks that a fork does not wait for (LLVM 18
- * was the first to; gcc 12's has them): a child whose parent's other threads
+/* AddressSanitizer's allocator has locks that a fork does not wait for (gcc 12;
+ * LLVM since its pull request 75290 does): a child whose parent's other threads
  * allocate may wait for ever, with and without this library. */
 static void need_fork_of_busy_threads(void) {
     if (test_has_tsan())
