@@ -294,9 +294,7 @@ static struct one_frame frame_of(greenlet *g, const char *function,
 
 /* Where another function goes on after a call of its own. Not one whose frame
  * is as large as several of the victim's, which are all alike: from there it
- * would look like a stack that nobody has touched. With frame pointers each
- * frame leads to the next, whatever the return address says, so this is
- * compiled without (meson.build). */
+ * would look like a stack that nobody has touched. */
 static void return_elsewhere(bool undo) {
     static uintptr_t other;
     for (int i = 1; !other && i <= 2; i++) {

@@ -223,7 +223,7 @@ static greenlet_message entry_sized(void *value) {
 }
 
 /* Between neighbours, into one of which an unprobed frame would go. */
-static void large_frame(void *entry) {
+static void among_neighbours(void *entry) {
     static greenlet *all[8];
     limit_own_stack();
     CHECK_EQ(greenlet_install_overflow_handler(), 0);
@@ -250,13 +250,13 @@ TEST(contract_27_a_frame_larger_than_the_guard) {
                             (size_t)64 << 20};
     if (!test_in_place()) { /* the fixed one fits on main's stack */
         entry = entry_fixed;
-        CHECK_DIES(large_frame, &entry, SIGSEGV, "stack overflow in",
+        CHECK_DIES(among_neighbours, &entry, SIGSEGV, "stack overflow in",
                    "'large-frame'");
     }
     entry = entry_sized;
     for (size_t i = test_in_place() ? 2 : 0; i < 3; i++) {
         clash_bytes = sizes[i];
-        CHECK_DIES(large_frame, &entry, SIGSEGV, "stack overflow in",
+        CHECK_DIES(among_neighbours, &entry, SIGSEGV, "stack overflow in",
                    "'large-frame'");
     }
 #endif
