@@ -29,6 +29,7 @@ void __asan_get_shadow_mapping(size_t *scale, size_t *offset);
 #include <dlfcn.h>
 #endif
 #if ANNOTATE_VALGRIND
+#include <signal.h>
 #include <valgrind/helgrind.h>
 #include <valgrind/memcheck.h>
 #endif
@@ -498,6 +499,18 @@ void annotate_shared(const void *p, size_t n) {
 #endif
 }
 
+/* Valgrind 3.19 takes a thread for one on its alternate stack as long as it
+ * runs where that was, even when there is none any more, and then refuses to
+ * set another: so the last one is where nobody runs. */
+void annotate_entered(void) {
+#if ANNOTATE_VALGRIND
+    static char nowhere[65536];
+    const stack_t stack = {.ss_sp = nowhere, .ss_size = sizeof(nowhere)};
+    if (watching)
+        syscall(SYS_sigaltstack, &stack, NULL);
+#endif
+}
+
 #if ANNOTATE_SANITIZER
 /* volatile: or it becomes a call of memcpy, which looks at its arguments. */
 ANNOTATE_BARE void annotate_copy(void *dst, const void *src, size_t n) {
@@ -542,7 +555,18 @@ ANNOTATE_BARE void annotate_siglongjmp(void *env, int value) {
     if (!function)
         atomic_store(&found, function = libc_function("siglongjmp"));
     ((void (*)(void *, int))function)(env, value);
-    __builtin_unreachable();
+}
+
+#endif
+#if ANNOTATE_TSAN
+
+ANNOTATE_BARE int annotate_sigaction(int signal, const void *action,
+                                     void *old) {
+    static _Atomic(void *) found;
+    void *function = atomic_load(&found);
+    if (!function)
+        atomic_store(&found, function = libc_function("sigaction"));
+    return ((int (*)(int, const void *, void *))function)(signal, action, old);
 }
 
 #endif

@@ -137,6 +137,7 @@ struct greenlet_thread;
 #define annotate_unmapped greenlet_annotate_unmapped
 #define annotate_stack greenlet_annotate_stack
 #define annotate_shared greenlet_annotate_shared
+#define annotate_entered greenlet_annotate_entered
 
 /* A thread's first use: its main greenlet runs. True: watch its switches. */
 bool annotate_adopt(struct greenlet_thread *t);
@@ -182,6 +183,9 @@ void annotate_unmapped(const void *p, size_t n);
 /* [low, high), mapped before, is to be run on. */
 void annotate_stack(const char *low, const char *high);
 
+/* A stack that was the alternate one has been entered, and stops being it. */
+void annotate_entered(void);
+
 /* [p, p + n) is shared by threads through atomic accesses. */
 void annotate_shared(const void *p, size_t n);
 
@@ -197,12 +201,22 @@ void annotate_copy(void *dst, const void *src, size_t n);
 greenlet_entry *annotate_entry(greenlet_entry *entry);
 
 /* siglongjmp and swapcontext to where another greenlet goes on: the C
- * library's own, that tell no tool what it knows already. */
+ * library's own, that tell no tool what it knows already. siglongjmp is not
+ * called one that does not return, or AddressSanitizer would take all frames
+ * of this stack for left. */
 #if ANNOTATE_ASAN || ANNOTATE_TSAN
 #define annotate_siglongjmp greenlet_annotate_siglongjmp
-_Noreturn void annotate_siglongjmp(void *env, int value);
+void annotate_siglongjmp(void *env, int value);
 #else
 #define annotate_siglongjmp siglongjmp
+#endif
+/* sigaction for a signal that the thread sends to itself: ThreadSanitizer's
+ * would put the handler off, and call it on another stack. */
+#if ANNOTATE_TSAN
+#define annotate_sigaction greenlet_annotate_sigaction
+int annotate_sigaction(int signal, const void *action, void *old);
+#else
+#define annotate_sigaction sigaction
 #endif
 #if ANNOTATE_ASAN
 #define annotate_swapcontext greenlet_annotate_swapcontext
@@ -229,8 +243,10 @@ int annotate_swapcontext(void *from, const void *to);
 #define annotate_unmapped(p, n) ((void)0)
 #define annotate_stack(low, high) ((void)0)
 #define annotate_shared(p, n) ((void)0)
+#define annotate_entered() ((void)0)
 #define annotate_copy memcpy
 #define annotate_siglongjmp siglongjmp
+#define annotate_sigaction sigaction
 #define annotate_swapcontext swapcontext
 
 #endif

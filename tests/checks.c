@@ -99,7 +99,8 @@ greenlet_message checks_victim(void *value);
 static greenlet_message (*at_bottom)(void);
 
 /* Each frame has its bytes, and is not the last thing that its caller does. */
-__attribute__((noinline)) intptr_t checks_descend(intptr_t n, intptr_t who) {
+TEST_REAL_STACK __attribute__((noinline)) intptr_t
+checks_descend(intptr_t n, intptr_t who) {
     volatile char bytes[64];
     memset((char *)bytes, (int)n, sizeof bytes);
     if (n == DEPTH / 2) {
@@ -115,7 +116,7 @@ __attribute__((noinline)) intptr_t checks_descend(intptr_t n, intptr_t who) {
 /* Frames of other sizes. */
 #define OTHER(name, size)                                                      \
     intptr_t name(intptr_t n);                                                 \
-    __attribute__((noinline)) intptr_t name(intptr_t n) {                      \
+    TEST_REAL_STACK __attribute__((noinline)) intptr_t name(intptr_t n) {      \
         volatile char bytes[size];                                             \
         memset((char *)bytes, (int)n, sizeof bytes);                           \
         return go(greenlet_main(), 0).status + bytes[7];                       \
@@ -966,7 +967,7 @@ static void crash_handler(int sig, siginfo_t *info, void *context) {
 
 static volatile int *volatile nowhere;
 
-__attribute__((noinline)) static greenlet_message crash(void) {
+TEST_FAULTS __attribute__((noinline)) static greenlet_message crash(void) {
     return val(*nowhere);
 }
 

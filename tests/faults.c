@@ -24,6 +24,7 @@ int __real_munmap(void *p, size_t n);
 int __real_mprotect(void *p, size_t n, int prot);
 int __real_madvise(void *p, size_t n, int advice);
 int __real_pthread_key_create(pthread_key_t *key, void (*destroy)(void *));
+int __real_pthread_setspecific(pthread_key_t key, const void *value);
 int __real_sigaltstack(const stack_t *new_stack, stack_t *old_stack);
 
 void *__wrap_malloc(size_t n);
@@ -36,6 +37,7 @@ int __wrap_munmap(void *p, size_t n);
 int __wrap_mprotect(void *p, size_t n, int prot);
 int __wrap_madvise(void *p, size_t n, int advice);
 int __wrap_pthread_key_create(pthread_key_t *key, void (*destroy)(void *));
+int __wrap_pthread_setspecific(pthread_key_t key, const void *value);
 int __wrap_sigaltstack(const stack_t *new_stack, stack_t *old_stack);
 
 static __thread unsigned long fail_at; /* 0: not armed */
@@ -58,6 +60,24 @@ unsigned long faults_requests(void) { return requests; }
 long faults_blocks(void) { return atomic_load(&blocks); }
 long faults_mapped(void) { return atomic_load(&mapped); }
 
+/* ---- The library's own, in any thread -------------------------------------
+ */
+
+static unsigned long library_fails_at;
+static _Atomic unsigned long *library_requests;
+
+void faults_arm_library(unsigned long n, _Atomic unsigned long *count) {
+    library_fails_at = n;
+    library_requests = count;
+}
+
+static bool library_fails(void) {
+    return library_requests &&
+           atomic_fetch_add(library_requests, 1) + 1 == library_fails_at;
+}
+
+/* ---- The calling thread's ------------------------------------------------ */
+
 /* Called at each request: whether it shall fail. */
 static bool fails(void) {
     requests++;
@@ -67,6 +87,12 @@ static bool fails(void) {
         return false;
     failures++;
     return true;
+}
+
+/* What the tests hardly ever ask for: it is the library's. */
+static bool system_fails(void) {
+    bool library = library_fails();
+    return fails() || library;
 }
 
 static void *counted(void *p) {
@@ -113,7 +139,7 @@ static void *mapping(void *q, size_t n, int flags) {
 }
 
 void *__wrap_mmap(void *p, size_t n, int prot, int flags, int fd, off_t at) {
-    if (fails()) {
+    if (system_fails()) {
         errno = ENOMEM;
         return MAP_FAILED;
     }
@@ -122,7 +148,7 @@ void *__wrap_mmap(void *p, size_t n, int prot, int flags, int fd, off_t at) {
 
 void *__wrap_mmap64(void *p, size_t n, int prot, int flags, int fd,
                     int64_t at) {
-    if (fails()) {
+    if (system_fails()) {
         errno = ENOMEM;
         return MAP_FAILED;
     }
@@ -137,7 +163,7 @@ int __wrap_munmap(void *p, size_t n) {
 }
 
 int __wrap_mprotect(void *p, size_t n, int prot) {
-    if (fails()) {
+    if (system_fails()) {
         errno = ENOMEM;
         return -1;
     }
@@ -145,7 +171,7 @@ int __wrap_mprotect(void *p, size_t n, int prot) {
 }
 
 int __wrap_madvise(void *p, size_t n, int advice) {
-    if (fails()) {
+    if (system_fails()) {
         errno = ENOMEM;
         return -1;
     }
@@ -153,7 +179,12 @@ int __wrap_madvise(void *p, size_t n, int advice) {
 }
 
 int __wrap_pthread_key_create(pthread_key_t *key, void (*destroy)(void *)) {
-    return fails() ? EAGAIN : __real_pthread_key_create(key, destroy);
+    return system_fails() ? EAGAIN : __real_pthread_key_create(key, destroy);
+}
+
+int __wrap_pthread_setspecific(pthread_key_t key, const void *value) {
+    return value && system_fails() ? ENOMEM
+                                   : __real_pthread_setspecific(key, value);
 }
 
 /* The kernel refuses a stack that is too small; never one that it has told
@@ -163,7 +194,7 @@ int __wrap_sigaltstack(const stack_t *new_stack, stack_t *old_stack) {
     bool put_back = new_stack && new_stack->ss_sp == told.ss_sp &&
                     new_stack->ss_size == told.ss_size &&
                     new_stack->ss_flags == told.ss_flags;
-    if (new_stack && !put_back && fails()) {
+    if (new_stack && !put_back && system_fails()) {
         errno = ENOMEM;
         return -1;
     }
@@ -173,37 +204,11 @@ int __wrap_sigaltstack(const stack_t *new_stack, stack_t *old_stack) {
     return status;
 }
 
-/* ---- The library's own, in any thread -------------------------------------
- */
-
-void *__real_greenlet_memory_map(size_t bytes, size_t align);
+/* Of the heap the library asks through this one: the tests' own requests are
+ * not counted. */
 void *__real_greenlet_memory_alloc(size_t bytes);
-int __real_greenlet_memory_guard(void *p, size_t bytes);
-void *__wrap_greenlet_memory_map(size_t bytes, size_t align);
 void *__wrap_greenlet_memory_alloc(size_t bytes);
-int __wrap_greenlet_memory_guard(void *p, size_t bytes);
-
-static unsigned long library_fails_at;
-static _Atomic unsigned long *library_requests;
-
-void faults_arm_library(unsigned long n, _Atomic unsigned long *count) {
-    library_fails_at = n;
-    library_requests = count;
-}
-
-static bool library_fails(void) {
-    return library_requests &&
-           atomic_fetch_add(library_requests, 1) + 1 == library_fails_at;
-}
-
-void *__wrap_greenlet_memory_map(size_t bytes, size_t align) {
-    return library_fails() ? NULL : __real_greenlet_memory_map(bytes, align);
-}
 
 void *__wrap_greenlet_memory_alloc(size_t bytes) {
     return library_fails() ? NULL : __real_greenlet_memory_alloc(bytes);
-}
-
-int __wrap_greenlet_memory_guard(void *p, size_t bytes) {
-    return library_fails() ? -ENOMEM : __real_greenlet_memory_guard(p, bytes);
 }

@@ -25,8 +25,10 @@ unsigned long faults_disarm(void);
 /* Requests of the calling thread since it was last armed. */
 unsigned long faults_requests(void);
 
-/* The library's own n-th request from now fails, once, whichever thread makes
- * it. Requests are counted into `requests`, which may be shared memory. */
+/* The n-th request from now fails, once, whichever thread makes it: of the
+ * heap only the library's own are counted, of the rest everybody's (mappings,
+ * guards, advice, alternate signal stacks, keys of threads and their values).
+ * They are counted into `requests`, which may be shared memory. */
 void faults_arm_library(unsigned long n, _Atomic unsigned long *requests);
 
 /* What is live: heap blocks; mapped bytes. */

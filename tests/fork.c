@@ -226,6 +226,17 @@ TEST(contract_29_fork_in_another_thread) {
     greenlet_unref(others);
 }
 
+/* AddressSanitizer's allocator has locks that a fork does not wait for (gcc 12;
+ * LLVM since its pull request 75290 does): a child whose parent's other threads
+ * allocate may wait for ever, with and without this library. */
+static void need_fork_of_busy_threads(void) {
+    if (test_has_tsan())
+        SKIP("TSan cannot follow a fork of a busy process");
+    if (test_has_asan())
+        SKIP("AddressSanitizer's allocator may hang in the child of a busy "
+             "process");
+}
+
 /* Forks while other threads are busy in the library: no lock stays held. */
 static volatile int stop;
 
@@ -246,8 +257,7 @@ TEST(contract_29_fork_with_busy_threads) {
     enum { THREADS = 3 };
     static pthread_t threads[THREADS];
     static int i;
-    if (test_has_tsan())
-        SKIP("TSan cannot follow a fork of a busy process");
+    need_fork_of_busy_threads();
     others_main = greenlet_main();
     for (i = 0; i < THREADS; i++)
         threads[i] = test_thread(busy, NULL);
@@ -310,8 +320,7 @@ static void *uses_once(void *unused) {
 }
 
 TEST(contract_29_fork_during_the_first_use_of_threads) {
-    if (test_has_tsan())
-        SKIP("TSan cannot follow a fork of a busy process");
+    need_fork_of_busy_threads();
     pthread_t forking = test_thread(forks, NULL);
     /* qemu-user 7.2 keeps some memory of each thread that has ended, and takes
      * the longer to fork: not too many of them, then. */
@@ -331,11 +340,29 @@ TEST(contract_29_fork_during_the_first_use_of_threads) {
  * right then. Here the constructor itself does, in the middle. */
 static int loading_child = -1;
 
+/* GREENLET_TEST_ATFORK=N: the N-th request for handlers of this process fails;
+ * N-: it and all that follow. */
+static unsigned long atfork_requests;
+static bool atfork_answers; /* whatever the environment says */
+
 int __real_pthread_atfork(void (*)(void), void (*)(void), void (*)(void));
 int __wrap_pthread_atfork(void (*)(void), void (*)(void), void (*)(void));
 
+static bool atfork_fails(void) {
+    const char *text = getenv("GREENLET_TEST_ATFORK");
+    char *end;
+    unsigned long n;
+    atfork_requests++;
+    if (!text || !*text || atfork_answers)
+        return false;
+    n = strtoul(text, &end, 10);
+    return atfork_requests == n || (*end == '-' && atfork_requests > n);
+}
+
 int __wrap_pthread_atfork(void (*prepare)(void), void (*parent)(void),
                           void (*child)(void)) {
+    if (atfork_fails())
+        return ENOMEM;
     if (loading_child == -1) {
         loading_child = -2; /* the child's own comes here, too */
         pid_t pid = fork();
@@ -349,3 +376,65 @@ int __wrap_pthread_atfork(void (*prepare)(void), void (*parent)(void),
 }
 
 TEST(contract_29_fork_while_loading) { CHECK_EQ(loading_child, 0); }
+
+/* ---- No memory for the handlers -------------------------------------------
+ */
+
+/* In a process in which some have not been had at load: they are asked for
+ * again at the first use, which refuses if that fails too. */
+static void use_without_handlers(void) {
+    greenlet *m = greenlet_current();
+    if (!m) {
+        greenlet_thread_options t = GREENLET_THREAD_OPTIONS_INIT;
+        CHECK(strchr(getenv("GREENLET_TEST_ATFORK"), '-') != NULL);
+        errno = 0;
+        CHECK(greenlet_new(entry_echo, NULL) == NULL);
+        CHECK_EQ(errno, ENOMEM);
+        CHECK_EQ(greenlet_thread_configure(&t), -ENOMEM);
+        test_say("refused");
+        atfork_answers = true;
+        m = greenlet_current();
+    }
+    CHECK(m != NULL);
+    a = spawn(entry_pump);
+    b = spawn(entry_pump);
+    go(a, 1);
+    go(b, 1);
+    pid_t child = fork();
+    if (child == 0) {
+        go_on();
+        _exit(0);
+    }
+    wait_well(child);
+    go_on();
+}
+
+static void execute_again(void *value) {
+    static char self[4096];
+    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
+    CHECK(n > 0);
+    CHECK_EQ(setenv("GREENLET_TEST_ATFORK", (const char *)value, 1), 0);
+    execl(self, self, "--nofork", "contract_26_fork_handlers_that_fail",
+          (char *)NULL);
+    FAIL("%s: %s", self, strerror(errno));
+}
+
+TEST(contract_26_fork_handlers_that_fail) {
+    static struct test_death death;
+    int refusals = 0, most = 2 * ((int)atfork_requests + 1);
+    if (getenv("GREENLET_TEST_ATFORK")) {
+        use_without_handlers();
+        return;
+    }
+    if (test_is_emulated())
+        SKIP("an emulated program cannot execute itself");
+    for (int i = 0; i < most; i++) {
+        char value[16];
+        snprintf(value, sizeof value, "%d%s", i / 2 + 1, i % 2 ? "-" : "");
+        test_die(execute_again, value, &death);
+        if (death.status)
+            FAIL("%s: wait status %#x: %s", value, death.status, death.text);
+        refusals += strstr(death.text, "refused") != NULL;
+    }
+    CHECK(refusals > 0);
+}

@@ -3,8 +3,12 @@
 #include "test.h"
 
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+#include "backend.h"
+#include "clash_frames.h"
 
 static greenlet *a, *b;
 
@@ -195,6 +199,107 @@ TEST(contract_27_guard_without_the_handler) {
         CHECK(WIFSIGNALED(death.status));
 }
 
+/* ---- Frames that could step over a guard ------------------------------- */
+
+static size_t clash_bytes, clash_before;
+
+/* Main's stack, on which in place all run, ends where its limit is. */
+static void limit_own_stack(void) {
+    struct rlimit limit;
+    CHECK_EQ(getrlimit(RLIMIT_STACK, &limit), 0);
+    if (limit.rlim_cur > (rlim_t)8 << 20)
+        limit.rlim_cur = (rlim_t)8 << 20;
+    CHECK_EQ(setrlimit(RLIMIT_STACK, &limit), 0);
+}
+
+#ifdef CLASH_HAVE_PROBED
+
+static greenlet_message entry_fixed(void *value) {
+    return val(I(value) + clash_fixed_probed());
+}
+
+static greenlet_message entry_sized(void *value) {
+    return val(I(value) + clash_sized_probed(clash_bytes, 1));
+}
+
+/* Between neighbours, into one of which an unprobed frame would go. */
+static void among_neighbours(void *entry) {
+    static greenlet *all[8];
+    limit_own_stack();
+    CHECK_EQ(greenlet_install_overflow_handler(), 0);
+    for (int i = 0; i < 8; i++) {
+        all[i] = i == 4 ? spawn_named(*(greenlet_entry **)entry, "large-frame")
+                        : spawn_named(entry_pump, "neighbour");
+        if (i != 4)
+            CHECK_MSG(go(all[i], 1), 1, 0);
+    }
+    go(all[4], 1);
+    test_say("survived");
+}
+
+#endif
+
+/* A frame that is larger than stack and guard together, compiled with
+ * -fstack-clash-protection. */
+TEST(contract_27_a_frame_larger_than_the_guard) {
+#ifndef CLASH_HAVE_PROBED
+    SKIP("this compiler has no -fstack-clash-protection");
+#else
+    static greenlet_entry *entry;
+    const size_t sizes[] = {(size_t)1 << 20, ((size_t)3 << 20) + 4000,
+                            (size_t)64 << 20};
+    if (!test_in_place()) { /* the fixed one fits on main's stack */
+        entry = entry_fixed;
+        CHECK_DIES(among_neighbours, &entry, SIGSEGV, "stack overflow in",
+                   "'large-frame'");
+    }
+    entry = entry_sized;
+    for (size_t i = test_in_place() ? 2 : 0; i < 3; i++) {
+        clash_bytes = sizes[i];
+        CHECK_DIES(among_neighbours, &entry, SIGSEGV, "stack overflow in",
+                   "'large-frame'");
+    }
+#endif
+}
+
+static greenlet_message entry_within(void *value) {
+    intptr_t n = clash_sized_plain(clash_before, 1);
+    return val(I(value) + n + clash_sized_plain(clash_bytes, 1 << 20));
+}
+
+static void frames_within(void *unused) {
+    (void)unused;
+    limit_own_stack();
+    CHECK_EQ(greenlet_install_overflow_handler(), 0);
+    a = spawn_named(entry_within, "within");
+    go(a, 1);
+    test_say("survived");
+}
+
+/* Without it: frames that are no larger than the guard, of which only the
+ * lowest byte is touched, wherever the first of them begins. */
+TEST(contract_27_frames_no_larger_than_the_guard) {
+    static size_t guard;
+    uintptr_t low, high;
+    a = spawn(entry_pump);
+    go(a, 1);
+    backend_bounds(core_self, a, &low, &high, &guard);
+    if (test_in_place())
+        guard = 65536; /* the kernel's gap is larger */
+    CHECK(guard >= 16384);
+    const size_t words = 512; /* the call and saved registers of a frame */
+    for (size_t i = 0; i < 8; i++) {
+        clash_before = 0;
+        clash_bytes = guard - words - i * 1040;
+        CHECK_DIES(frames_within, NULL, SIGSEGV, "stack overflow in",
+                   "'within'");
+        clash_before = 1000 + i * 7 * 1024;
+        clash_bytes = guard - words;
+        CHECK_DIES(frames_within, NULL, SIGSEGV, "stack overflow in",
+                   "'within'");
+    }
+}
+
 /* ---- Chaining
  * ----------------------------------------------------------------- */
 
@@ -241,7 +346,7 @@ TEST(contract_27_previous_handler_is_chained_to) {
 
 static volatile int *volatile nowhere;
 
-static greenlet_message entry_reads_null(void *value) {
+TEST_FAULTS static greenlet_message entry_reads_null(void *value) {
     return val(I(value) + *nowhere);
 }
 

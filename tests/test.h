@@ -49,6 +49,8 @@ void test_register(struct test_case *c);
  * AddressSanitizer keeps them to find uses after the return. */
 #if defined(__clang__) || defined(__GNUC__)
 #define TEST_REAL_STACK __attribute__((no_sanitize("address")))
+/* One that reads where nothing is, for a handler of the fault to see. */
+#define TEST_FAULTS __attribute__((no_sanitize("undefined")))
 #endif
 
 /* ---- Checks ----------------------------------------------------------- */

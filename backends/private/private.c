@@ -82,11 +82,13 @@ greenlet_message backend_switch(struct greenlet_thread *t, greenlet *from,
     return arch_switch(m, &from->b.sp, image);
 }
 
-_Noreturn void backend_exit(struct greenlet_thread *t, greenlet *dying,
-                            greenlet *to, greenlet_message m, unsigned how) {
+_Noreturn ANNOTATE_BARE void backend_exit(struct greenlet_thread *t,
+                                          greenlet *dying, greenlet *to,
+                                          greenlet_message m, unsigned how) {
     if (core_state(to) == GREENLET_NEW)
         start(t, dying, to, how);
     void *image = commit(t, dying, to, how);
+    annotate_leave(t, dying, true); /* while its stack is known */
     struct stack s = stack_of(dying->b.slot);
     dying->b.slot = NULL;
     /* One of the default size, which is a power of two or so. */
@@ -95,7 +97,6 @@ _Noreturn void backend_exit(struct greenlet_thread *t, greenlet *dying,
         t->b.reserve = s;
     else
         stack_give(&t->b.pool, s);
-    annotate_leave(t, dying, true);
     arch_switch(m, &t->b.nowhere, image);
     __builtin_unreachable();
 }

@@ -245,7 +245,8 @@ static __attribute__((noinline)) void plant(struct seat *seat) {
  * In the thread that primes. It was pending for this thread before ours. A
  * real-time signal is queued again behind ours; a standard one, which would
  * take the place of ours, is put by and sent again in the end. */
-static void on_signal(int signal, siginfo_t *info, void *context) {
+static ANNOTATE_BARE void on_signal(int signal, siginfo_t *info,
+                                    void *context) {
     struct request *r = core_self->b.request;
     const char *here = __builtin_frame_address(0);
     int saved = errno;
@@ -293,11 +294,11 @@ static int exchange_signal(struct request *r) {
     for (int idle = 0; !r->done && status == 0; idle++) {
         /* Whoever else gets it now shall not see a call of his end, or go
          * on, because the handler was ours. */
-        sigaction(r->signal, NULL, &was);
+        annotate_sigaction(r->signal, NULL, &was);
         bool handled = was.sa_handler != SIG_DFL && was.sa_handler != SIG_IGN;
         ours.sa_flags = SA_SIGINFO | SA_ONSTACK |
                         (handled ? was.sa_flags & SA_RESTART : SA_RESTART);
-        sigaction(r->signal, &ours, &was);
+        annotate_sigaction(r->signal, &ours, &was);
         if (was.sa_sigaction != on_signal)
             previous = was;
         /* A pending standard signal has taken the place of ours, which is
@@ -315,9 +316,9 @@ static int exchange_signal(struct request *r) {
         if (r->strayed || idle == 100)
             status = EBUSY; /* somebody between the kernel and us */
     }
-    sigaction(r->signal, &previous, &was);
+    annotate_sigaction(r->signal, &previous, &was);
     if (was.sa_sigaction != on_signal) /* another thread has set it now */
-        sigaction(r->signal, &was, NULL);
+        annotate_sigaction(r->signal, &was, NULL);
     return status;
 }
 
@@ -347,6 +348,7 @@ static int prime(struct greenlet_thread *t, struct stack s) {
         status = exchange_signal(&request);
         pthread_mutex_unlock(&lock);
         t->b.request = NULL;
+        annotate_entered();
         sigaltstack(&old_stack, NULL);
         if (status == 0)
             seat->self = seat;
@@ -535,6 +537,7 @@ _Noreturn ANNOTATE_BARE void backend_exit(struct greenlet_thread *t,
         drop_stack(t, left);
     leave(t, m, after);
     annotate_siglongjmp(to->b.point->env, 1);
+    __builtin_unreachable();
 }
 
 void backend_release(struct greenlet_thread *t, greenlet *g) {

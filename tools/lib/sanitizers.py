@@ -21,7 +21,7 @@ class Tool:
     meson: tuple[str, ...]  # options
     settings: tuple[tuple[str, dict[str, str]], ...]
     wrapper: str = ""  # command that runs a program under it
-    share: int = 4  # the long tests make one in so many of their rounds
+    share: int = 10  # the long tests make one in so many of their rounds
 
 
 VALGRIND = "valgrind -q --error-exitcode=99 --num-callers=24"
@@ -42,9 +42,9 @@ TOOLS = {
                  (("", {}),)),
     "hardened": Tool(("gcc", "clang"), ("-Dharden=true",), (("", {}),)),
     "valgrind": Tool(("gcc",), ("-Dvalgrind=enabled",), (("", {}),),
-                     wrapper=MEMCHECK, share=20),
+                     wrapper=MEMCHECK, share=40),
     "helgrind": Tool(("gcc",), ("-Dvalgrind=enabled",), (("", {}),),
-                     wrapper=HELGRIND, share=20),
+                     wrapper=HELGRIND, share=40),
 }
 BOTH = {"gcc": "g++", "clang": "clang++"}
 
@@ -59,20 +59,8 @@ def run_tool(name: str, compiler: str, options: argparse.Namespace,
         folder, ["-Dvariants=true", "-Dwerror=true", "-Dbenchmarks=disabled",
                  "-Dexamples=disabled", "-Db_lundef=false",
                  "--buildtype=debugoptimized", *tool.meson],
-        {"CC": compiler, "CXX": BOTH[compiler]})
+        {"CC": compiler, "CXX": BOTH[compiler]}, ("suites",))
     cases = []
-    if tool.wrapper or name == "tsan":
-        # These put themselves between the kernel and the signal that enters
-        # a new stack: starts are refused with -EBUSY.
-        wanted = options.backend or common.backends()
-        options = argparse.Namespace(**vars(options))
-        options.backend = [b for b in wanted if b != "sigaltstack"]
-        if "sigaltstack" in wanted:
-            cases.append(case(f"{name}, {compiler}, sigaltstack", "",
-                              "skipped", "the tool delivers the signal that "
-                              "enters a new stack late or elsewhere"))
-        if not options.backend:
-            return cases
     for label, settings in tool.settings:
         prefix = f"{name}, {compiler}, {label}"
         say(f"{prefix.rstrip(', ')}:")

@@ -172,7 +172,8 @@ class Run:
             if self.options.quick:
                 environment.setdefault("GREENLET_TEST_SHARE", QUICK_AND_SLOW)
         logs = self.path / "meson-logs"
-        file = logs / (log + ".json")
+        tool = "-" + Path(self.wrapper.split()[0]).name if self.wrapper else ""
+        file = logs / f"{log}{tool}.json"  # so Meson calls it
         file.unlink(missing_ok=True)
         status = self.wait(subprocess.Popen(command + names, env=environment))
         cases: list[Case] = []
