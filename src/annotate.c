@@ -278,6 +278,8 @@ bool annotate_adopt(struct greenlet_thread *t) {
 #endif
 }
 
+#if ANNOTATE_SANITIZER
+
 ANNOTATE_BARE void annotate_leave(struct greenlet_thread *t, greenlet *from,
                                   bool dying) {
 #if ANNOTATE_ASAN
@@ -380,6 +382,8 @@ void annotate_call(void) {
 #endif
 }
 
+#endif
+
 ANNOTATE_BARE void annotate_saving(void) {
 #if ANNOTATE_VALGRIND
     if (watching)
@@ -419,6 +423,8 @@ void annotate_open(const char *p, size_t n) {
 #endif
 }
 
+#if ANNOTATE_SANITIZER
+
 ANNOTATE_BARE void annotate_filled(greenlet *g, const char *p, size_t n) {
 #if ANNOTATE_ASAN
     if (shadow_bytes(n) <= g->note.room)
@@ -454,6 +460,8 @@ void annotate_forget(greenlet *g) {
     (void)g;
 #endif
 }
+
+#endif
 
 void annotate_mapped(const void *p, size_t n) {
 #if ANNOTATE_LSAN

@@ -119,28 +119,16 @@ struct annotate_thread {
 
 struct greenlet_thread;
 
-#if ANNOTATE_SANITIZER || ANNOTATE_VALGRIND
+#if ANNOTATE_SANITIZER
 
-#define annotate_adopt greenlet_annotate_adopt
 #define annotate_leave greenlet_annotate_leave
 #define annotate_arrive greenlet_annotate_arrive
 #define annotate_home greenlet_annotate_home
 #define annotate_entry greenlet_annotate_entry
 #define annotate_call greenlet_annotate_call
-#define annotate_saving greenlet_annotate_saving
-#define annotate_saved greenlet_annotate_saved
-#define annotate_open greenlet_annotate_open
 #define annotate_filled greenlet_annotate_filled
 #define annotate_dropped greenlet_annotate_dropped
 #define annotate_forget greenlet_annotate_forget
-#define annotate_mapped greenlet_annotate_mapped
-#define annotate_unmapped greenlet_annotate_unmapped
-#define annotate_stack greenlet_annotate_stack
-#define annotate_shared greenlet_annotate_shared
-#define annotate_entered greenlet_annotate_entered
-
-/* A thread's first use: its main greenlet runs. True: watch its switches. */
-bool annotate_adopt(struct greenlet_thread *t);
 
 /* Right before the switch from `from` to t->current; no return: `dying`. */
 void annotate_leave(struct greenlet_thread *t, greenlet *from, bool dying);
@@ -155,6 +143,46 @@ void annotate_home(struct greenlet_thread *t, greenlet *left);
 /* Arguments of the function that assembly calls next are initialised. */
 void annotate_call(void);
 
+/* Saved bytes are back: [g's sp, + n). */
+void annotate_filled(greenlet *g, const char *p, size_t n);
+
+/* The saved bytes [p, p + n) are of no use any more. */
+void annotate_dropped(void *p, size_t n);
+
+/* g will never run again, or its header be another's. */
+void annotate_forget(greenlet *g);
+
+/* What the stack of a new greenlet is to call. */
+greenlet_entry *annotate_entry(greenlet_entry *entry);
+
+#else /* of these Valgrind needs to know nothing */
+
+#define annotate_leave(t, from, dying) ((void)0)
+#define annotate_arrive(t) ((void)0)
+#define annotate_home(t, left) ((void)0)
+#define annotate_entry(entry) (entry)
+#define annotate_call() ((void)0)
+#define annotate_filled(g, p, n) ((void)0)
+#define annotate_dropped(p, n) ((void)0)
+#define annotate_forget(g) ((void)0)
+
+#endif
+
+#if ANNOTATE_SANITIZER || ANNOTATE_VALGRIND
+
+#define annotate_adopt greenlet_annotate_adopt
+#define annotate_saving greenlet_annotate_saving
+#define annotate_saved greenlet_annotate_saved
+#define annotate_open greenlet_annotate_open
+#define annotate_mapped greenlet_annotate_mapped
+#define annotate_unmapped greenlet_annotate_unmapped
+#define annotate_stack greenlet_annotate_stack
+#define annotate_shared greenlet_annotate_shared
+#define annotate_entered greenlet_annotate_entered
+
+/* A thread's first use: its main greenlet runs. True: watch its switches. */
+bool annotate_adopt(struct greenlet_thread *t);
+
 /* Bytes of a suspended stack are about to be saved, whatever is between them:
  * below a signal's frame are some that Valgrind says nobody may read. */
 void annotate_saving(void);
@@ -166,15 +194,6 @@ void annotate_saved(greenlet *g, const char *p, size_t n);
 /* They are about to be put back, or others to be written for the first
  * time. */
 void annotate_open(const char *p, size_t n);
-
-/* They are back: [g's sp, + n). */
-void annotate_filled(greenlet *g, const char *p, size_t n);
-
-/* The saved bytes [p, p + n) are of no use any more. */
-void annotate_dropped(void *p, size_t n);
-
-/* g will never run again, or its header be another's. */
-void annotate_forget(greenlet *g);
 
 /* Memory from the system, as it is got and before it is given back. */
 void annotate_mapped(const void *p, size_t n);
@@ -196,9 +215,6 @@ void annotate_copy(void *dst, const void *src, size_t n);
 #else
 #define annotate_copy memcpy
 #endif
-
-/* What the stack of a new greenlet is to call. */
-greenlet_entry *annotate_entry(greenlet_entry *entry);
 
 /* siglongjmp and swapcontext to where another greenlet goes on: the C
  * library's own, that tell no tool what it knows already. siglongjmp is not
@@ -228,17 +244,9 @@ int annotate_swapcontext(void *from, const void *to);
 #else
 
 #define annotate_adopt(t) false
-#define annotate_leave(t, from, dying) ((void)0)
-#define annotate_arrive(t) ((void)0)
-#define annotate_home(t, left) ((void)0)
-#define annotate_entry(entry) (entry)
-#define annotate_call() ((void)0)
 #define annotate_saving() ((void)0)
 #define annotate_saved(g, p, n) ((void)0)
 #define annotate_open(p, n) ((void)0)
-#define annotate_filled(g, p, n) ((void)0)
-#define annotate_dropped(p, n) ((void)0)
-#define annotate_forget(g) ((void)0)
 #define annotate_mapped(p, n) ((void)0)
 #define annotate_unmapped(p, n) ((void)0)
 #define annotate_stack(low, high) ((void)0)
