@@ -756,16 +756,16 @@ static const char *said_of(uintptr_t word) {
 }
 
 TEST(contract_28_report_of_data) {
-#if UINTPTR_MAX > UINT32_MAX && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+#if UINTPTR_MAX > UINT32_MAX
     CHECK(strstr(said_of(0x206e616874207265), " (the text \"er than \")\n"));
-    CHECK(strstr(said_of(0x6e616874), " (the text \"than\")\n"));
     CHECK(strstr(said_of(0x0001117600011175), " (the ints 70005, 70006)\n"));
     CHECK(strstr(said_of(0xfffffffe00000001), " (the ints 1, -2)\n"));
+#endif
+    CHECK(strstr(said_of(0x6e616874), " (the text \"than\")\n"));
+#endif
     CHECK(!strstr(said_of(0x1234), "("));
     CHECK(!strstr(said_of((uintptr_t)report), "("));
-#else
-    SKIP("words of 64 bits, the lower half first");
-#endif
 }
 
 static void die_of_a_canary(void *unused) {

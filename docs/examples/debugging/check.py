@@ -76,12 +76,18 @@ def blocks(page: str) -> dict[str, str]:
     return found
 
 
+def has_64_bits(program: str) -> bool:
+    with open(program, "rb") as file:
+        return file.read(5)[4] == 2  # EI_CLASS: ELFCLASS64
+
+
 def main(page: str, *programs: str) -> int:
     print("TAP version 13")
     shown = blocks(page)
     here = not os.environ.get("MESON_EXE_WRAPPER")
     crash = {-11, -7, -4, -6}
     comparable = (platform.machine() == "x86_64" and here
+                  and has_64_bits(programs[0])
                   and all(program.endswith("-copy") for program in programs)
                   and "GREENLET_LANES" not in os.environ)
     copies = programs[0].endswith("-copy")
