@@ -393,7 +393,7 @@ struct greenlet_thread *core_thread_of(const greenlet *g);
 
 /* greenlet.c */
 bool core_hold(greenlet *g);
-int core_let_go(greenlet *g, bool held); /* 0, or -EINVAL: it is gone */
+int core_let_go(greenlet *g, bool held); /* 0; -EINVAL: gone; 1: who knows */
 /* Its last reference is gone; it is at home here, or its home has exited. */
 void core_last_reference(struct greenlet_thread *t, greenlet *g);
 /* Gives `g`, marked SHARED_QUEUED by the caller, to the queue of `t`. True if

@@ -145,8 +145,8 @@ bool core_hold(greenlet *g) {
 
 /* The end of that, if it was held. -EINVAL if there is no other reference any
  * more: then that was the last one. If only the maker can tell, `g` stays
- * until this thread's next drain where it is at home; elsewhere it may go at
- * any time. */
+ * until this thread's next drain where it is at home; elsewhere, 1, it may go
+ * at any time unless the caller has a reference. */
 int core_let_go(greenlet *g, bool held) {
     if (!held)
         return 0;
@@ -154,7 +154,9 @@ int core_let_go(greenlet *g, bool held) {
     enum rest rest = drop(g);
     if (rest == LAST)
         core_last_reference(core_self, g);
-    return rest == REFERENCED || (rest == UNKNOWN && here) ? 0 : -EINVAL;
+    if (rest == UNKNOWN)
+        return here ? 0 : 1;
+    return rest == REFERENCED ? 0 : -EINVAL;
 }
 
 static void unraisable(struct greenlet_thread *t, greenlet *g,
@@ -344,6 +346,8 @@ static int make(struct greenlet_thread *t, greenlet *g, greenlet_entry *entry,
 static __attribute__((noinline)) greenlet *new_with(greenlet_entry *entry,
                                                     const greenlet_options *o) {
     greenlet_options options;
+    greenlet *g = NULL;
+    bool held = false;
     struct greenlet_thread *t = core_thread();
     int status = t ? read_options(&options, o) : core_no_thread();
     if (status == 0 && !entry && !t->hooks.resolve_entry)
@@ -351,20 +355,25 @@ static __attribute__((noinline)) greenlet *new_with(greenlet_entry *entry,
     if (status == 0 &&
         unlikely(atomic_load_explicit(&t->queue, memory_order_relaxed) &&
                  !(t->slow & SLOW_FORBID))) {
-        bool held = core_hold(options.parent);
+        held = core_hold(options.parent);
         core_drain(t);
-        status = core_let_go(options.parent, held);
+        /* One that lives elsewhere is held until the new one refers to it. */
+        if (held && core_home(options.parent) == t) {
+            status = core_let_go(options.parent, true);
+            held = false;
+        }
     }
     if (status == 0) {
-        greenlet *g = slab_take(t);
+        g = slab_take(t);
         status = g ? make(t, g, entry, &options) : -ENOMEM;
-        if (status == 0)
-            return g;
-        if (g) {
+        if (status && g) {
             free_side(g);
             slab_give(g);
         }
     }
+    (void)core_let_go(options.parent, held);
+    if (status == 0)
+        return g;
     errno = -status;
     return NULL;
 }

@@ -81,6 +81,23 @@ extern __thread struct greenlet_thread *GREENLET_INLINE_SELF
 extern const char greenlet_inline_resume[]
     __attribute__((visibility("default")));
 
+/* In the middle of a switch there is nothing to unwind to: an unwinder that
+ * comes there, from a signal, stops cleanly. */
+#ifndef __GCC_HAVE_DWARF2_CFI_ASM
+#define GREENLET_INLINE_LEAVES
+#define GREENLET_INLINE_ARRIVES
+#else
+#if defined(__x86_64__)
+#define GREENLET_INLINE_LEAVES ".cfi_remember_state; .cfi_undefined rip\n\t"
+#else
+#define GREENLET_INLINE_LEAVES ".cfi_remember_state; .cfi_undefined x30\n\t"
+#endif
+#define GREENLET_INLINE_ARRIVES ".cfi_restore_state\n"
+#endif
+
+/* One instruction a line. */
+/* clang-format off */
+
 /* Suspends `from` and resumes `to`, as arch_switch() does. The image, from
  * its sp up, the same on all CPUs but for the registers' names:
  *
@@ -107,6 +124,7 @@ extern const char greenlet_inline_resume[]
 static __attribute__((always_inline)) inline greenlet_message
 greenlet_inline_registers(greenlet_message m, void **sp, void *image) {
     __asm__ volatile(
+        GREENLET_INLINE_LEAVES
         "movq   %%rsp, %%r10\n\t"
         "leaq   -168(%%rsp), %%rsp\n\t"
         "leaq   1f(%%rip), %%r8\n\t"
@@ -130,6 +148,7 @@ greenlet_inline_registers(greenlet_message m, void **sp, void *image) {
         /* ------------------------------------- the stack changes here */
         "movq   %[image], %%rsp\n\t"
         "jmp    *(%%rsp)\n"
+        GREENLET_INLINE_ARRIVES
         "1:"
         : "+a"(m.value), "+d"(m.status), [image] "+c"(image), [sp] "+S"(sp)
         :
@@ -165,6 +184,7 @@ greenlet_inline_registers(greenlet_message m, void **sp, void *image) {
     register void **x2 __asm__("x2") = sp;
     register void *x3 __asm__("x3") = image;
     __asm__ volatile(
+        GREENLET_INLINE_LEAVES
         "sub    sp, sp, #48\n\t"
         "adr    x17, 1f\n\t"
         "adrp   x16, :got:greenlet_inline_resume\n\t"
@@ -187,6 +207,7 @@ greenlet_inline_registers(greenlet_message m, void **sp, void *image) {
         /* ------------------------------------- the stack changes here */
         "mov    sp, x3\n\t"
         "br     x16\n"
+        GREENLET_INLINE_ARRIVES
         "1:\n\t"
         "hint   #36" /* bti j */
         : "+r"(x0), "+r"(x1), "+r"(x2), "+r"(x3)
@@ -205,6 +226,8 @@ greenlet_inline_registers(greenlet_message m, void **sp, void *image) {
 }
 
 #endif
+
+/* clang-format on */
 
 typedef uintptr_t greenlet_inline_word __attribute__((may_alias));
 typedef uint64_t greenlet_inline_count __attribute__((may_alias));

@@ -38,6 +38,16 @@ static int refused(struct greenlet_thread *t, const greenlet *g) {
     return atomic_load(&home->exited) ? -EOWNERDEAD : -EPERM;
 }
 
+/* The end of core_hold(). 0, or what the call answers: who may be gone lives
+ * elsewhere, and that is said without another look. */
+static int let_go(struct greenlet_thread *t, greenlet *g, bool held) {
+    int refusal = held ? refused(t, g) : 0;
+    int lost = core_let_go(g, held);
+    if (lost > 0)
+        return refusal ? refusal : -EINVAL;
+    return lost;
+}
+
 /* Walks from *to up to the greenlet that will really receive *m: dead ones
  * pass it on, new ones die of an error; GREENLET_EXIT becomes a value behind
  * the first of them. Changes nothing else. */
@@ -110,7 +120,7 @@ greenlet_message core_transfer(struct greenlet_thread *t, greenlet *to,
             resolved = target;
             bool held = core_hold(to);
             status = resolve(t, target);
-            int lost = core_let_go(to, held);
+            int lost = let_go(t, to, held);
             if (lost || status < 0)
                 return failed(lost ? lost : status);
             continue;
@@ -148,7 +158,7 @@ switch_slow(greenlet *to, greenlet_message m) {
                  !(t->slow & SLOW_FORBID))) {
         bool held = core_hold(to);
         core_drain(t);
-        int lost = core_let_go(to, held);
+        int lost = let_go(t, to, held);
         if (lost)
             return failed(lost);
     }

@@ -324,3 +324,59 @@ TEST(contract_15_leaked_one_is_freed_at_its_death) {
         CHECK(faults_blocks() <= blocks); /* a check keeps one for main */
     }
 }
+
+/* ---- Who lives elsewhere --------------------------------------------------
+ */
+
+static struct {
+    greenlet *theirs, *mine[2];
+    pthread_barrier_t step;
+} apart;
+
+static void step(void) { pthread_barrier_wait(&apart.step); }
+
+static void *maker_elsewhere(void *unused) {
+    (void)unused;
+    apart.theirs = spawn(entry_pump);
+    CHECK_MSG(go(apart.theirs, 1), 1, 0);
+    greenlet_ref(apart.theirs);
+    greenlet_ref(apart.theirs); /* both for the other thread */
+    step();
+    step(); /* one is dropped there: that shows only to this thread */
+    greenlet_unref(apart.mine[0]);
+    step();
+    step();
+    greenlet_unref(apart.mine[1]);
+    step();
+    step();
+    greenlet_unref(apart.theirs);
+    return NULL;
+}
+
+/* The call drains first, and cannot tell whether there is still a reference:
+ * there is one, and the answer is the usual one. */
+TEST(contract_16_drain_before_a_call_with_a_foreigner) {
+    greenlet_options o = GREENLET_OPTIONS_INIT;
+    CHECK_EQ(pthread_barrier_init(&apart.step, NULL, 2), 0);
+    for (int i = 0; i < 2; i++)
+        greenlet_ref(apart.mine[i] = spawn(entry_pump));
+    pthread_t thread = test_thread(maker_elsewhere, NULL);
+    step();
+    greenlet_unref(apart.theirs);
+    step();
+    step(); /* mine[0] is in our queue */
+    CHECK_MSG(go(apart.theirs, 2), 0, -EPERM);
+    step();
+    step(); /* mine[1], too */
+    o.parent = apart.theirs;
+    greenlet *child = greenlet_new(entry_pump, &o);
+    CHECK(child != NULL);
+    CHECK(greenlet_parent(child) == apart.theirs);
+    greenlet_unref(child);
+    greenlet_unref(apart.theirs);
+    step();
+    test_join(thread);
+    greenlet_unref(apart.mine[0]);
+    greenlet_unref(apart.mine[1]);
+    pthread_barrier_destroy(&apart.step);
+}

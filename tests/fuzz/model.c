@@ -387,9 +387,7 @@ static int let_go(greenlet *g, bool held) {
     }
     if (unreferenced(g)) /* it waits in its home's queue */
         return -EINVAL;
-    /* Only the maker can tell; at home it stays until the next drain. */
-    bool unknown = g->maker != self && g->others < 0;
-    return unknown && g->home != self ? -EINVAL : 0;
+    return 0; /* or only the maker can tell */
 }
 
 /* In the target: 21, 22, 15. */
@@ -675,22 +673,28 @@ greenlet *greenlet_new(greenlet_entry *entry, const greenlet_options *o) {
         errno = EINVAL;
         return NULL;
     }
+    bool held = false;
     if (!self->forbid && self->queue) {
-        bool held = hold(given.parent);
+        held = hold(given.parent);
         drain();
-        int lost = let_go(given.parent, held);
-        if (lost) {
-            errno = -lost;
-            return NULL;
+        if (held && given.parent->home == self) {
+            int lost = let_go(given.parent, true);
+            if (lost) {
+                errno = -lost;
+                return NULL;
+            }
+            held = false;
         }
     }
     greenlet *parent = given.parent ? given.parent : self->current;
     if (thread_of(parent)->exited) {
+        (void)let_go(given.parent, held);
         errno = EOWNERDEAD;
         return NULL;
     }
     greenlet *g = make(thread_of(parent), entry);
     g->parent = greenlet_ref(parent);
+    (void)let_go(given.parent, held);
     g->user_data = given.user_data;
     greenlet_set_name(g, given.name);
     return g;
