@@ -208,6 +208,7 @@ greenlet_inline_registers(greenlet_message m, void **sp, void *image) {
         "mov    sp, x3\n\t"
         "br     x16\n"
         GREENLET_INLINE_ARRIVES
+        "nop\n" /* for unwinders that look one before where it goes on */
         "1:\n\t"
         "hint   #36" /* bti j */
         : "+r"(x0), "+r"(x1), "+r"(x2), "+r"(x3)
