@@ -23,7 +23,8 @@ import sysroot
 from common import Problem, say
 
 OUTPUT_LINES = 60  # of a failed case
-QUICK_AND_SLOW = "16"  # the long tests make one in so many of their rounds
+# In an emulator the long tests make one in so many of their rounds.
+SLOW, SLOW_AND_QUICK = "4", "16"
 
 RESULT = re.compile(r"(not )?ok\b\s*\d*\s*(?:-\s*)?(.*?)"
                     r"(?:\s*#\s*(SKIP|TODO)\S*\s*(.*))?$", re.IGNORECASE)
@@ -169,8 +170,9 @@ class Run:
             command.append("--timeout-multiplier=10")
         if self.slow:
             environment.setdefault("GREENLET_TEST_TIMEOUT_FACTOR", "10")
-            if self.options.quick:
-                environment.setdefault("GREENLET_TEST_SHARE", QUICK_AND_SLOW)
+            environment.setdefault(
+                "GREENLET_TEST_SHARE",
+                SLOW_AND_QUICK if self.options.quick else SLOW)
         logs = self.path / "meson-logs"
         tool = "-" + Path(self.wrapper.split()[0]).name if self.wrapper else ""
         file = logs / f"{log}{tool}.json"  # so Meson calls it
