@@ -137,11 +137,11 @@ struct watched {
     unsigned id;
 };
 
-static bool watching;
+bool annotate_watching;
 static struct watched *stacks;
 
 static __attribute__((constructor)) void look_for_valgrind(void) {
-    watching = RUNNING_ON_VALGRIND != 0;
+    annotate_watching = RUNNING_ON_VALGRIND != 0;
 }
 
 static void watch(const char *low, const char *high) {
@@ -261,7 +261,7 @@ static ANNOTATE_BARE void clean(uintptr_t low, uintptr_t high) {
 
 bool annotate_adopt(struct greenlet_thread *t) {
 #if ANNOTATE_VALGRIND
-    if (!watching)
+    if (!annotate_watching)
         return false;
     annotate_shared(t, sizeof(*t));
     core_find_own_stack(t);
@@ -384,9 +384,26 @@ void annotate_call(void) {
 
 #endif
 
+void greenlet_annotate_looking(void) {
+#if ANNOTATE_VALGRIND
+    VALGRIND_DISABLE_ERROR_REPORTING;
+#endif
+}
+
+void greenlet_annotate_looked(void *p, size_t n) {
+#if ANNOTATE_VALGRIND
+    VALGRIND_MAKE_MEM_DEFINED(p, n);
+    VALGRIND_ENABLE_ERROR_REPORTING;
+#elif ANNOTATE_MSAN
+    __msan_unpoison(p, n);
+#else
+    (void)p, (void)n;
+#endif
+}
+
 ANNOTATE_BARE void annotate_saving(void) {
 #if ANNOTATE_VALGRIND
-    if (watching)
+    if (annotate_watching)
         VALGRIND_DISABLE_ERROR_REPORTING;
 #endif
 }
@@ -404,7 +421,7 @@ ANNOTATE_BARE void annotate_saved(greenlet *g, const char *p, size_t n) {
     (void)g, (void)p, (void)n;
 #endif
 #if ANNOTATE_VALGRIND
-    if (watching)
+    if (annotate_watching)
         VALGRIND_ENABLE_ERROR_REPORTING;
 #endif
 }
@@ -416,7 +433,7 @@ void annotate_open(const char *p, size_t n) {
     enum { BELOW = 64 };
     const char *here = __builtin_frame_address(0);
     /* A stack that is inherited by whom the running one starts is in use. */
-    if (watching && (here < p || here >= p + n))
+    if (annotate_watching && (here < p || here >= p + n))
         (void)VALGRIND_MAKE_MEM_UNDEFINED(p - BELOW, n + BELOW);
 #else
     (void)p, (void)n;
@@ -482,7 +499,7 @@ void annotate_unmapped(const void *p, size_t n) {
 #if ANNOTATE_ASAN
     __asan_unpoison_memory_region(p, n);
 #elif ANNOTATE_VALGRIND
-    if (watching)
+    if (annotate_watching)
         forget(p, (const char *)p + n);
 #else
     (void)p, (void)n;
@@ -491,7 +508,7 @@ void annotate_unmapped(const void *p, size_t n) {
 
 void annotate_stack(const char *low, const char *high) {
 #if ANNOTATE_VALGRIND
-    if (watching)
+    if (annotate_watching)
         watch(low, high);
 #else
     (void)low, (void)high;
@@ -500,7 +517,7 @@ void annotate_stack(const char *low, const char *high) {
 
 void annotate_shared(const void *p, size_t n) {
 #if ANNOTATE_VALGRIND
-    if (watching)
+    if (annotate_watching)
         VALGRIND_HG_DISABLE_CHECKING(p, n);
 #else
     (void)p, (void)n;
@@ -514,7 +531,7 @@ void annotate_entered(void) {
 #if ANNOTATE_VALGRIND
     static char nowhere[65536];
     const stack_t stack = {.ss_sp = nowhere, .ss_size = sizeof(nowhere)};
-    if (watching)
+    if (annotate_watching)
         syscall(SYS_sigaltstack, &stack, NULL);
 #endif
 }

@@ -171,6 +171,7 @@ greenlet_entry *annotate_entry(greenlet_entry *entry);
 #if ANNOTATE_SANITIZER || ANNOTATE_VALGRIND
 
 #define annotate_adopt greenlet_annotate_adopt
+#define annotate_watching greenlet_annotate_watching
 #define annotate_saving greenlet_annotate_saving
 #define annotate_saved greenlet_annotate_saved
 #define annotate_open greenlet_annotate_open
@@ -182,6 +183,25 @@ greenlet_entry *annotate_entry(greenlet_entry *entry);
 
 /* A thread's first use: its main greenlet runs. True: watch its switches. */
 bool annotate_adopt(struct greenlet_thread *t);
+
+/* Valgrind runs this process. */
+extern bool annotate_watching;
+
+/* Checks are about to read stacks, also where nobody has written; of that came
+ * the bytes [p, p + n), the last of them ending it. They nest. */
+void greenlet_annotate_looking(void);
+void greenlet_annotate_looked(void *p, size_t n);
+#if ANNOTATE_VALGRIND
+#define annotate_looking()                                                     \
+    (__builtin_expect(annotate_watching, 0) ? greenlet_annotate_looking()      \
+                                            : (void)0)
+#define annotate_looked(p, n)                                                  \
+    (__builtin_expect(annotate_watching, 0) ? greenlet_annotate_looked(p, n)   \
+                                            : (void)0)
+#else
+#define annotate_looking greenlet_annotate_looking
+#define annotate_looked greenlet_annotate_looked
+#endif
 
 /* Bytes of a suspended stack are about to be saved, whatever is between them:
  * below a signal's frame are some that Valgrind says nobody may read. */
@@ -244,6 +264,8 @@ int annotate_swapcontext(void *from, const void *to);
 #else
 
 #define annotate_adopt(t) false
+#define annotate_looking() ((void)0)
+#define annotate_looked(p, n) ((void)0)
 #define annotate_saving() ((void)0)
 #define annotate_saved(g, p, n) ((void)0)
 #define annotate_open(p, n) ((void)0)

@@ -28,8 +28,10 @@
 static bool page_readable(uintptr_t at) {
     int saved = errno;
     at &= ~(uintptr_t)7;
+    annotate_looking();
     bool faults =
         syscall(SYS_rt_sigprocmask, ~0, at, NULL, 8) == -1 && errno == EFAULT;
+    annotate_looked(&faults, sizeof(faults));
     errno = saved;
     return !faults;
 }
@@ -410,8 +412,11 @@ static inline __attribute__((always_inline)) bool
 examine(struct greenlet_thread *t, greenlet *g, int level,
         greenlet_finding *f) {
     struct stack_image s; /* in registers */
-    return likely(level < 1) ? check_pointers(t, g, &s, f)
-                             : examine_all(t, g, level, f);
+    annotate_looking();
+    bool bad = likely(level < 1) ? check_pointers(t, g, &s, f)
+                                 : examine_all(t, g, level, f);
+    annotate_looked(f, sizeof(*f));
+    return bad;
 }
 
 /* ---- At a switch -------------------------------------------------------- */
@@ -460,7 +465,9 @@ static void seal(struct greenlet_thread *t, greenlet *g) {
     side->seal.sp = s.sp;
     side->seal.bytes = sealed_bytes(t, g, &s);
     side->seal.epoch = t->epoch;
+    annotate_looking();
     side->seal.crc = checksum(&s, side->seal.bytes);
+    annotate_looked(&side->seal.crc, sizeof(side->seal.crc));
 }
 
 void check_arrived(struct greenlet_thread *t, greenlet *origin, bool died,

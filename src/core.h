@@ -366,6 +366,7 @@ int memory_guard(void *p, size_t bytes);      /* every access faults  */
 void memory_unmap(void *p, size_t bytes);
 void memory_discard(void *p, size_t bytes);    /* content goes, range stays   */
 size_t memory_resident(void *p, size_t bytes); /* bytes in memory, pages   */
+bool memory_mapped(void *page);                /* whatever may be done there */
 size_t memory_page(void);
 extern _Atomic unsigned long memory_unmaps; /* memory_unmap() calls so far */
 void *memory_alloc(size_t bytes);           /* calloc */

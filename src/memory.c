@@ -121,6 +121,14 @@ size_t memory_resident(void *p, size_t bytes) {
     return found;
 }
 
+bool memory_mapped(void *page) {
+    int saved = errno;
+    unsigned char seen;
+    bool mapped = mincore(page, memory_page(), &seen) == 0;
+    errno = saved;
+    return mapped;
+}
+
 void *memory_alloc(size_t bytes) {
     int saved = errno;
     counted();

@@ -57,6 +57,7 @@
 #define memory_guard greenlet_memory_guard
 #define memory_unmap greenlet_memory_unmap
 #define memory_discard greenlet_memory_discard
+#define memory_mapped greenlet_memory_mapped
 #define memory_resident greenlet_memory_resident
 #define memory_page greenlet_memory_page
 #define memory_unmaps greenlet_memory_unmaps

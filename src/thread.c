@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -115,20 +116,45 @@ static int settle_options(struct greenlet_thread *t,
     return 0;
 }
 
+static int thread_id(void) {
+#ifdef SYS_gettid
+    return (int)syscall(SYS_gettid);
+#else
+    return 0; /* not known */
+#endif
+}
+
+/* Of a process's first stack glibc finds one mapping, from `low` to `high`. An
+ * madvise() or mprotect() of a part makes two of it, and Valgrind does where
+ * it grows. Otherwise nothing is mapped right below: there is the kernel's
+ * gap. */
+static uintptr_t whole_stack(uintptr_t low, uintptr_t high) {
+    struct rlimit limit;
+    if (thread_id() != (int)getpid() ||
+        !memory_mapped((void *)(low - memory_page())) ||
+        getrlimit(RLIMIT_STACK, &limit) || limit.rlim_cur >= high)
+        return low;
+    uintptr_t lowest = high - (uintptr_t)limit.rlim_cur;
+    return lowest < low ? lowest : low;
+}
+
 /* The bounds that the C library gives, if the caller really is within: a host
  * may have adopted the thread on a stack of its own. */
 void core_find_own_stack(struct greenlet_thread *t) {
     pthread_attr_t attr;
     uintptr_t here = (uintptr_t)__builtin_frame_address(0);
-    void *low;
+    void *start;
     size_t bytes;
     int saved = errno;
     if (!t->own_high && t->current == t->main &&
         pthread_getattr_np(pthread_self(), &attr) == 0) {
-        if (pthread_attr_getstack(&attr, &low, &bytes) == 0 &&
-            here - (uintptr_t)low < bytes) {
-            t->own_low = (uintptr_t)low;
-            t->own_high = (uintptr_t)low + bytes;
+        if (pthread_attr_getstack(&attr, &start, &bytes) == 0) {
+            uintptr_t high = (uintptr_t)start + bytes;
+            uintptr_t low = whole_stack((uintptr_t)start, high);
+            if (here - low < high - low) {
+                t->own_low = low;
+                t->own_high = high;
+            }
         }
         pthread_attr_destroy(&attr);
     }
@@ -151,14 +177,6 @@ static void unlock_all(enum debug_fork phase) {
         pthread_mutex_unlock(&t->lock);
     pthread_mutex_unlock(&core_threads_lock);
     debug_forking(phase);
-}
-
-static int thread_id(void) {
-#ifdef SYS_gettid
-    return (int)syscall(SYS_gettid);
-#else
-    return 0; /* not known */
-#endif
 }
 
 /* In a fork's child only this thread goes on; the others' greenlets read as

@@ -3,6 +3,7 @@
 #include "test.h"
 
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -113,6 +114,23 @@ static void overflow_by_environment(void *unused) {
     setenv("GREENLET_OVERFLOW_HANDLER", "1", 1);
     a = spawn_named(entry_runs_away, "by-environment");
     go(a, 0);
+}
+
+/* A part of the process's stack that is treated differently, here: is in no
+ * core, is a mapping of its own, and glibc takes it or what is above for all
+ * of the stack. */
+static void overflow_of_a_stack_in_parts(void *unused) {
+    (void)unused;
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    uintptr_t here = (uintptr_t)__builtin_frame_address(0) & ~(page - 1);
+    CHECK_EQ(madvise((void *)here, page, MADV_DONTDUMP), 0);
+    CHECK_EQ(greenlet_install_overflow_handler(), 0);
+    CHECK_EQ(greenlet_set_name(greenlet_current(), "in-parts"), 0);
+    CHECK_EQ(run_away(0), 0);
+}
+
+TEST(contract_27_of_a_stack_that_is_several_mappings) {
+    CHECK_DIES(overflow_of_a_stack_in_parts, NULL, SIGSEGV, "in-parts");
 }
 
 TEST(contract_27_asked_for_by_the_environment) {

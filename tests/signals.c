@@ -12,6 +12,7 @@
 #include <dlfcn.h>
 #include <signal.h>
 #include <time.h>
+#include <unistd.h>
 #include <unwind.h>
 
 #include "context.h"
@@ -29,9 +30,11 @@ static timer_t timer;
 static long interval_ns = INTERVAL_NS;
 
 /* Once: there is always time for some instructions until the next one, however
- * long a handler takes. */
+ * long a handler takes. ThreadSanitizer keeps a signal until the greenlet that
+ * it met calls the C library (see `let_in`), and loses it if that dies. */
 static void arm(void) {
-    struct itimerspec once = {{0, 0}, {0, interval_ns}};
+    struct itimerspec once = {{0, test_has_tsan() ? 20 * INTERVAL_NS : 0},
+                              {0, interval_ns}};
     int saved = errno;
     timer_settime(timer, 0, &once, NULL);
     errno = saved;
@@ -71,6 +74,11 @@ static void on_timer_elsewhere(int sig, siginfo_t *info, void *interrupted) {
     in_handler = in_this;
 }
 
+static void let_in(void) {
+    if (test_has_tsan())
+        usleep(0);
+}
+
 /* Frames of one greenlet: sizes from some bytes to some pages. */
 __attribute__((noinline)) static void dwell(intptr_t me, int deep) {
     size_t size = 16 + (size_t)(test_random(&seed) % (deep ? 900 : 9000));
@@ -81,6 +89,7 @@ __attribute__((noinline)) static void dwell(intptr_t me, int deep) {
     int hops = (int)(test_random(&seed) % 20);
     for (int n = 0; n < hops && !over; n++) {
         unsigned r = (unsigned)test_random(&seed);
+        let_in();
         if (deep < DEEPEST && r % 4 == 0) {
             dwell(me, deep + 1);
             continue;
@@ -119,6 +128,7 @@ static void run_for(unsigned signals) {
     uint64_t rounds = 0, deaths = 0;
     while (!over) {
         unsigned i = (unsigned)(test_random(&seed) % GREENLETS);
+        let_in();
         greenlet_switch(all[i], V(i));
         rounds++;
         for (i = 0; i < GREENLETS; i++)

@@ -312,8 +312,9 @@ bool test_has_tsan(void) {
 
 /* A kernel knows what advice there is; an emulator takes any. */
 bool test_is_emulated(void) {
-    static char page[65536] __attribute__((aligned(65536)));
-    return syscall(SYS_madvise, page, sizeof page, 0x7fffffff) == 0;
+    static char byte;
+    uintptr_t page = (uintptr_t)&byte & ~((uintptr_t)sysconf(_SC_PAGESIZE) - 1);
+    return syscall(SYS_madvise, page, (size_t)1, 0x7fffffff) == 0;
 }
 
 /* splitmix64 */

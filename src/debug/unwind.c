@@ -21,6 +21,9 @@
 #endif
 
 #include <libunwind.h>
+#ifdef GREENLET_VALGRIND
+#include <valgrind/memcheck.h>
+#endif
 
 #include "interface.h"
 
@@ -326,6 +329,18 @@ static int no_dyn_info(unw_addr_space_t as, unw_word_t *list, void *arg) {
     return -UNW_ENOINFO;
 }
 
+/* Whether anybody has written there or not, which memcheck would report. */
+static void read_word(unw_word_t *value, const void *at) {
+#ifdef GREENLET_VALGRIND
+    VALGRIND_DISABLE_ERROR_REPORTING;
+#endif
+    memcpy(value, at, sizeof *value);
+#ifdef GREENLET_VALGRIND
+    VALGRIND_MAKE_MEM_DEFINED(value, sizeof *value);
+    VALGRIND_ENABLE_ERROR_REPORTING;
+#endif
+}
+
 static int access_mem(unw_addr_space_t as, unw_word_t address,
                       unw_word_t *value, int write, void *arg) {
     struct view *v = arg;
@@ -338,7 +353,7 @@ static int access_mem(unw_addr_space_t as, unw_word_t address,
         if (at >= r->low && at < r->high) {
             size_t n = r->high - at;
             if (n >= sizeof *value) {
-                memcpy(value, r->bytes + (at - r->low), sizeof *value);
+                read_word(value, r->bytes + (at - r->low));
                 return 0;
             }
             return -UNW_EINVAL;
@@ -347,7 +362,7 @@ static int access_mem(unw_addr_space_t as, unw_word_t address,
     const struct segment *s = segment_of(v, at);
     if (!s || !s->reads || s->high - at < sizeof *value)
         return -UNW_EINVAL;
-    memcpy(value, (const void *)at, sizeof *value);
+    read_word(value, (const void *)at);
     return 0;
 }
 

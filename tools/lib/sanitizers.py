@@ -24,7 +24,9 @@ class Tool:
     share: int = 10  # the long tests make one in so many of their rounds
 
 
-VALGRIND = "valgrind -q --error-exitcode=99 --num-callers=24"
+# Strict mode resumes an access that it was told of: with all registers.
+VALGRIND = ("valgrind -q --error-exitcode=99 --num-callers=24"
+            " --vex-iropt-register-updates=allregs-at-mem-access")
 # A thread's own stack may be this large without being taken for another.
 MEMCHECK = VALGRIND + " --leak-check=no --max-stackframe=3000000"
 HELGRIND = VALGRIND + " --tool=helgrind --history-level=approx"
