@@ -17,10 +17,13 @@
 static void counted(void) { counter_add(&core_self->counters.allocations, 1); }
 
 size_t memory_page(void) {
-    static size_t page;
-    if (!page)
-        page = (size_t)sysconf(_SC_PAGESIZE);
-    return page;
+    static _Atomic size_t page; /* threads may all be the first */
+    size_t known = atomic_load_explicit(&page, memory_order_relaxed);
+    if (!known) {
+        known = (size_t)sysconf(_SC_PAGESIZE);
+        atomic_store_explicit(&page, known, memory_order_relaxed);
+    }
+    return known;
 }
 
 static char *map(size_t bytes) {

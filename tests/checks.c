@@ -1079,7 +1079,7 @@ TEST(contract_28_strict_names_both_sides) {
         SKIP("AddressSanitizer's handler takes the signal");
     static struct test_death death;
     test_die(use_an_absent_stack, NULL, &death);
-    if (!WIFSIGNALED(death.status) || WTERMSIG(death.status) != SIGSEGV)
+    if (!test_died_of(&death, SIGSEGV))
         FAIL("wait status %#x: %s", death.status, death.text);
     const char *const wanted[] = {
         "strict: 'culprit'", "the stack of suspended",     "'waiter'",

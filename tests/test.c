@@ -230,18 +230,21 @@ static void describe_end(int status, char *text, size_t n) {
     }
 }
 
+bool test_died_of(const struct test_death *d, int sig) {
+    if (WIFSIGNALED(d->status))
+        return WTERMSIG(d->status) == sig;
+    /* Sanitizers turn a fatal signal into an exit. */
+    return (test_has_asan() || test_has_tsan()) &&
+           WEXITSTATUS(d->status) != 0 && sig != SIGABRT;
+}
+
 void test_check_dies(const char *file, int line, void (*run)(void *), void *arg,
                      int sig, const char *const texts[]) {
     static struct test_death death;
     char end[64];
     test_die(run, arg, &death);
-    bool as_wanted = WIFSIGNALED(death.status) && WTERMSIG(death.status) == sig;
-    /* Sanitizers turn a fatal signal into an exit. */
-    if ((test_has_asan() || test_has_tsan()) && WIFEXITED(death.status) &&
-        WEXITSTATUS(death.status) != 0 && sig != SIGABRT)
-        as_wanted = true;
     describe_end(death.status, end, sizeof end);
-    if (!as_wanted) {
+    if (!test_died_of(&death, sig)) {
         write_all(STDERR_FILENO, death.text, death.length);
         test_fail(file, line, "the child %s, wanted SIG%s", end,
                   sigabbrev_np(sig));

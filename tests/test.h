@@ -98,6 +98,7 @@ struct test_death {
 };
 
 void test_die(void (*run)(void *), void *arg, struct test_death *out);
+bool test_died_of(const struct test_death *d, int sig);
 void test_check_dies(const char *file, int line, void (*run)(void *), void *arg,
                      int sig, const char *const texts[]);
 

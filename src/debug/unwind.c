@@ -26,6 +26,7 @@
 #endif
 
 #include "interface.h"
+#include "symbols.h"
 
 enum { FRAMES_MOST = 1000000, EMPTY_MOST = 16 };
 
@@ -481,10 +482,10 @@ static int no_resume(unw_addr_space_t as, unw_cursor_t *cursor, void *arg) {
     return -UNW_EINVAL;
 }
 
-static int get_proc_name(unw_addr_space_t as, unw_word_t ip, char *text,
-                         size_t n, unw_word_t *offset, void *arg) {
-    unw_accessors_t *local = unw_get_accessors(unw_local_addr_space);
-    return local->get_proc_name(as, ip, text, n, offset, arg);
+static int no_proc_name(unw_addr_space_t as, unw_word_t ip, char *text,
+                        size_t n, unw_word_t *offset, void *arg) {
+    (void)as, (void)ip, (void)text, (void)n, (void)offset, (void)arg;
+    return -UNW_ENOINFO;
 }
 
 /* ---- Verdicts --------------------------------------------------------- */
@@ -651,17 +652,17 @@ static uintptr_t code_address(unw_word_t ip) { return (uintptr_t)ip; }
 /* Stripped files make names up from what they export: then better none. */
 static const char *name_of(struct view *v, uintptr_t ip, char *text, size_t n,
                            size_t *offset) {
-    unw_word_t distance = 0;
+    const struct segment *s = segment_of(v, ip);
+    const struct module *m = s ? &v->m->modules[s->module] : NULL;
+    size_t distance;
     uintptr_t start, end;
     bool is_signal;
-    int status = get_proc_name(space, ip, text, n, &distance, v);
-    if (status != 0 && status != -UNW_ENOMEM)
+    if (!m || !symbol_at(m->name, ip - m->bias, text, n, &distance))
         return NULL;
     /* (Entry trampolines have an instruction before their symbol.) */
-    if (fde_of(v, ip, &start, &end, &is_signal) &&
-        ip - (uintptr_t)distance - start > 4)
+    if (fde_of(v, ip, &start, &end, &is_signal) && ip - distance - start > 4)
         return NULL;
-    *offset = (size_t)distance;
+    *offset = distance;
     return text;
 }
 
@@ -816,7 +817,7 @@ static void make_space(void) {
     accessors.access_reg = access_reg;
     accessors.access_fpreg = no_fpreg;
     accessors.resume = no_resume;
-    accessors.get_proc_name = get_proc_name;
+    accessors.get_proc_name = no_proc_name;
     space = unw_create_addr_space(&accessors, 0);
     if (space)
         unw_set_caching_policy(space, UNW_CACHE_GLOBAL);

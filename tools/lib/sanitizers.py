@@ -39,7 +39,9 @@ TOOLS = {
     "lsan": Tool(("gcc", "clang"), ("-Db_sanitize=leak",), (("", {}),)),
     "ubsan": Tool(("gcc", "clang"), ("-Db_sanitize=undefined",), (
         ("", {"UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1"}),)),
-    "tsan": Tool(("gcc", "clang"), ("-Db_sanitize=thread",), (("", {}),)),
+    # At each exit it waits a second for other threads to race.
+    "tsan": Tool(("gcc", "clang"), ("-Db_sanitize=thread",), (
+        ("", {"TSAN_OPTIONS": "atexit_sleep_ms=20"}),)),
     "msan": Tool(("clang",), ("-Db_sanitize=memory", "--optimization=1"),
                  (("", {}),)),
     "hardened": Tool(("gcc", "clang"), ("-Dharden=true",), (("", {}),)),
