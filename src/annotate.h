@@ -75,11 +75,14 @@
 #define ANNOTATE_BARE
 #endif
 
-/* What is called from assembly, which leaves no account of its arguments. */
+/* What is called from assembly, which leaves no account of its arguments, and
+ * what reads stacks where nobody may have written. */
 #if ANNOTATE_MSAN
 #define ANNOTATE_FROM_ASM __attribute__((no_sanitize("memory")))
+#define ANNOTATE_READER __attribute__((no_sanitize("memory")))
 #else
 #define ANNOTATE_FROM_ASM
+#define ANNOTATE_READER
 #endif
 
 /* Guards that are seen in the list of mappings: LeakSanitizer reads all else.

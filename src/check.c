@@ -251,10 +251,10 @@ static inline const void *bytes_at(const struct stack_image *s, uintptr_t at) {
     return at - s->sp < s->saved ? s->slice + (at - s->sp) : (const void *)at;
 }
 
-static ANNOTATE_BARE uintptr_t word_at(const struct stack_image *s,
-                                       uintptr_t at) {
+static ANNOTATE_BARE ANNOTATE_READER uintptr_t
+word_at(const struct stack_image *s, uintptr_t at) {
     uintptr_t word;
-    memcpy(&word, bytes_at(s, at), sizeof(word));
+    __builtin_memcpy(&word, bytes_at(s, at), sizeof(word)); /* no call */
     return word;
 }
 

@@ -60,6 +60,10 @@ static const struct debug_library *try_beside(void) {
 
 static const struct debug_library *find_library(void) {
     const struct debug_library *found;
+#if ANNOTATE_MSAN
+    snprintf(why, sizeof(why), "MemorySanitizer cannot follow libunwind");
+    return NULL;
+#endif
     if (!dlopen || !dlsym || !dlerror) {
         snprintf(why, sizeof(why),
                  "a program that is linked statically cannot load it");

@@ -99,7 +99,13 @@ greenlet_message body_catches(void *value) {
 
 } // namespace
 
+static void need_instrumented() {
+    if (test_tool("msan"))
+        SKIP("MemorySanitizer wants a C++ library that was built with it");
+}
+
 TEST(contract_35_exceptions_thrown_and_caught_inside) {
+    need_instrumented();
     a = spawn(guarded<body_catches>);
     b = spawn(guarded<body_catches>);
     for (int i = 1; i <= 10; i++) {
@@ -142,6 +148,7 @@ void *on_lanes(void *lanes) {
 } // namespace
 
 TEST(contract_35_exceptions_on_few_lanes) {
+    need_instrumented();
     for (int lanes = 0; lanes <= 2; lanes++)
         test_join(test_thread(on_lanes, V(lanes)));
 }
@@ -166,6 +173,7 @@ greenlet_message body_vector(void *value) {
 } // namespace
 
 TEST(contract_31_small_strings_point_into_their_frames) {
+    need_instrumented();
     static greenlet *all[10];
     static int i, n;
     for (i = 0; i < 10; i++)

@@ -13,6 +13,13 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
+/* clang links its sanitizers' runtime to the program: it comes through here,
+ * too, and before it is ready to be told of accesses. */
+#ifdef __clang__
+#pragma clang attribute push(                                                  \
+    __attribute__((disable_sanitizer_instrumentation)), apply_to = function)
+#endif
+
 void *__real_malloc(size_t n);
 void *__real_calloc(size_t n, size_t size);
 void *__real_realloc(void *p, size_t n);
@@ -212,3 +219,7 @@ void *__wrap_greenlet_memory_alloc(size_t bytes);
 void *__wrap_greenlet_memory_alloc(size_t bytes) {
     return library_fails() ? NULL : __real_greenlet_memory_alloc(bytes);
 }
+
+#ifdef __clang__
+#pragma clang attribute pop
+#endif

@@ -232,8 +232,8 @@ TEST(contract_29_fork_in_another_thread) {
 static void need_fork_of_busy_threads(void) {
     if (test_has_tsan())
         SKIP("TSan cannot follow a fork of a busy process");
-    if (test_has_asan())
-        SKIP("AddressSanitizer's allocator may hang in the child of a busy "
+    if (test_has_asan() || test_tool("msan"))
+        SKIP("the sanitizer's allocator may hang in the child of a busy "
              "process");
 }
 
