@@ -33,25 +33,21 @@ static bool range_of(const struct greenlet_thread *t, const greenlet *g,
     return true;
 }
 
-static void protect(const struct greenlet_thread *t, const greenlet *g,
+static bool protect(const struct greenlet_thread *t, const greenlet *g,
                     int how) {
-    static _Atomic bool told;
     uintptr_t low;
     size_t bytes;
     int saved = errno;
-    if (range_of(t, g, &low, &bytes) &&
-        mprotect((void *)low, bytes, how) != 0 && how == PROT_NONE &&
-        !atomic_exchange(&told, true)) {
-        struct say out = SAY_TO(STDERR_FILENO);
-        say_text(&out, "greenlet: strict: the kernel refuses to close more "
-                       "stacks (vm.max_map_count?); some stay open\n");
-        say_flush(&out);
-    }
+    bool done =
+        !range_of(t, g, &low, &bytes) || mprotect((void *)low, bytes, how) == 0;
     errno = saved;
+    return done;
 }
 
 void strict_open(struct greenlet_thread *t, const greenlet *to) {
-    protect(t, to, PROT_READ | PROT_WRITE);
+    if (!protect(t, to, PROT_READ | PROT_WRITE))
+        core_fatal("strict: the kernel refuses to open a stack", to,
+                   t->current);
 }
 
 /* Not if the current one has the same place. */
@@ -63,8 +59,14 @@ static bool beside_current(const struct greenlet_thread *t, const greenlet *g) {
 }
 
 void strict_close(struct greenlet_thread *t, const greenlet *origin) {
-    if (core_state(origin) == GREENLET_ACTIVE && beside_current(t, origin))
-        protect(t, origin, PROT_NONE);
+    static _Atomic bool told;
+    if (core_state(origin) != GREENLET_ACTIVE || !beside_current(t, origin) ||
+        protect(t, origin, PROT_NONE) || atomic_exchange(&told, true))
+        return;
+    struct say out = SAY_TO(STDERR_FILENO);
+    say_text(&out, "greenlet: strict: the kernel refuses to close more "
+                   "stacks (vm.max_map_count?); some stay open\n");
+    say_flush(&out);
 }
 
 /* ---- The fault ---------------------------------------------------------- */

@@ -6,13 +6,14 @@
  *
  * SPDX-License-Identifier: MIT */
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "backend.h"
 #include "check.h"
 #include "fpu.h"
+#include "say.h"
 #include "slab.h"
 #include "trace.h"
 
@@ -565,12 +566,19 @@ int greenlet_set_parent(greenlet *g, greenlet *parent) {
 
 _Noreturn void core_fatal(const char *what, const greenlet *a,
                           const greenlet *b) {
-    fprintf(stderr, "greenlet: %s", what);
+    struct say out = SAY_TO(STDERR_FILENO); /* also from a signal's handler */
+    say_text(&out, "greenlet: ");
+    say_text(&out, what);
     const greenlet *both[] = {a, b};
     for (int i = 0; i < 2; i++)
-        if (both[i])
-            fprintf(stderr, "%s '%s' (%p)", i ? " and" : ": greenlet",
-                    core_label(both[i]), (const void *)both[i]);
-    fprintf(stderr, "\n");
+        if (both[i]) {
+            say_text(&out, i ? " and '" : ": greenlet '");
+            say_text(&out, core_label(both[i]));
+            say_text(&out, "' (");
+            say_hex(&out, (uintptr_t)both[i]);
+            say_text(&out, ")");
+        }
+    say_text(&out, "\n");
+    say_flush(&out);
     abort();
 }

@@ -13,6 +13,7 @@
 #include "backend.h"
 #include "backend_layout.h"
 #include "crc32c.h"
+#include "faults.h"
 #include "greenlet_debug.h"
 
 static greenlet *victim, *twin;
@@ -531,9 +532,7 @@ static void run_both(void (*resuspend)(void)) {
         ROWS(context_rows, resuspend);
 }
 
-TEST(contract_28_matrix_bytes_away) {
-    run_both(suspend_away);
-}
+TEST(contract_28_matrix_bytes_away) { run_both(suspend_away); }
 
 static void suspend_resident(void) { suspend(); }
 
@@ -1180,6 +1179,31 @@ TEST(contract_28_strict_leaves_the_innocent_alone) {
     if (death.status)
         FAIL("wait status %#x: %s", death.status, death.text);
     CHECK(strstr(death.text, "lived") != NULL);
+}
+
+/* Requests of a switch to a closed one: to open it for a look, to close it
+ * again, to open it. */
+static void refuse_while_switching(void *request) {
+    setenv("GREENLET_CHECK", "strict", 1);
+    greenlet *g = spawn_named(entry_works, "closed");
+    CHECK_MSG(go(g, 0), 0, 0);
+    faults_arm((unsigned long)I(request), FAULTS_ONCE);
+    CHECK_MSG(go(g, 0), 1, 0);
+    CHECK_EQ(faults_disarm(), 1);
+    CHECK_MSG(go(g, 0), 2, 0);
+    test_say("went on");
+}
+
+TEST(contract_28_strict_when_the_kernel_refuses) {
+    static struct test_death death;
+    for (intptr_t open = 1; open <= 3; open += 2)
+        CHECK_DIES(refuse_while_switching, V(open), SIGABRT,
+                   "refuses to open a stack: greenlet 'closed'");
+    test_die(refuse_while_switching, V(2), &death);
+    if (death.status)
+        FAIL("wait status %#x: %s", death.status, death.text);
+    CHECK(strstr(death.text, "refuses to close more stacks") != NULL);
+    CHECK(strstr(death.text, "went on") != NULL);
 }
 
 /* ---- Bad input
