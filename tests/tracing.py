@@ -9,6 +9,7 @@ import json
 import os
 import random
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -22,9 +23,16 @@ from tap import Failed, need, run_cases  # noqa: E402
 ROUNDS = 50
 
 
-def run(*command, status=0, **environment):
+def run(*command, status=0, file_bytes=None, **environment):
+    """file_bytes: no file of the command's may become larger."""
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
+
+    # SIGXFSZ stays ignored, as Python has it: then writing fails.
     done = subprocess.run([str(c) for c in command], capture_output=True,
                           text=True, timeout=300,
+                          restore_signals=file_bytes is None,
+                          preexec_fn=limit if file_bytes is not None else None,
                           env=dict(os.environ, **environment))
     need("Traceback" not in done.stderr, done.stderr)
     need(done.returncode == status,
@@ -76,7 +84,7 @@ def test_counts(folder):
         sizes = [int(n) for n in re.findall(rf"{verb} .* (\d+) bytes", text)]
         need(len(sizes) == counted[number] and sum(sizes) == counted[total],
              f"{verb}: {len(sizes)}, {sum(sizes)} bytes against {said}")
-    if "copy" in PROGRAM.name and os.environ.get("GREENLET_LANES") in "01":
+    if "copy" in PROGRAM.name and os.environ.get("GREENLET_LANES", "8") in "01":
         need(counted["fills"] > 0, said)
 
 
@@ -190,6 +198,24 @@ def test_refused(folder):
     need("No such file" in errors, errors)
 
 
+def test_no_room(folder):
+    """For the file; then for some threads of it, which are counted lost."""
+    file = folder / "t.trace"
+    said, errors = run(PROGRAM, 2, 10, file_bytes=0, GREENLET_TRACE=str(file))
+    need(errors.count("GREENLET_TRACE: cannot write") == 1 and
+         "switches" in said, errors)
+    run(PROGRAM, 1, 10, GREENLET_TRACE=str(file))
+    one = file.stat().st_size
+    said, errors = run(PROGRAM, 4, 10, file_bytes=one,
+                       GREENLET_TRACE=str(file))
+    need(errors.count("GREENLET_TRACE: no room for a thread") == 1 and
+         "switches" in said, errors)
+    need(file.stat().st_size == one, f"{file.stat().st_size} of {one}")
+    said, _ = run(sys.executable, "-B", TOOL, "-t", "-", "--read", file)
+    threads = {line.split()[1] for line in said.splitlines() if line}
+    need(len(threads) == 1, f"threads {threads} of:\n{said[:1000]}")
+
+
 def test_reader_leaves(folder):
     """A closed pipe (`| head`) is no error to tell of."""
     file = folder / "t.trace"
@@ -256,6 +282,7 @@ CASES = [("every event, and the counters agree", test_counts),
          ("fork", test_fork),
          ("two processes, one file", test_while_it_runs),
          ("what cannot be", test_refused),
+         ("no room in the file system", test_no_room),
          ("a reader that leaves", test_reader_leaves),
          ("off", test_off),
          ("damaged files", test_damaged)]
