@@ -7,9 +7,11 @@
 #include <stdint.h>
 #include <ucontext.h>
 
+#include "annotate.h"
+
 /* The stack pointer. Elsewhere the context's own address, which is a little
  * above it if it was made by getcontext(). */
-static inline uintptr_t context_sp(const ucontext_t *c) {
+static ANNOTATE_READER inline uintptr_t context_sp(const ucontext_t *c) {
 #if defined(__x86_64__)
     return (uintptr_t)c->uc_mcontext.gregs[REG_RSP];
 #elif defined(__i386__)
@@ -32,7 +34,7 @@ static inline uintptr_t context_sp(const ucontext_t *c) {
 }
 
 /* The program counter; 0: not known. */
-static inline uintptr_t context_ip(const ucontext_t *c) {
+static ANNOTATE_READER inline uintptr_t context_ip(const ucontext_t *c) {
 #if defined(__x86_64__)
     return (uintptr_t)c->uc_mcontext.gregs[REG_RIP];
 #elif defined(__i386__)

@@ -234,7 +234,7 @@ bool test_died_of(const struct test_death *d, int sig) {
     if (WIFSIGNALED(d->status))
         return WTERMSIG(d->status) == sig;
     /* Sanitizers turn a fatal signal into an exit. */
-    return (test_has_asan() || test_has_tsan() || test_tool("msan")) &&
+    return (test_has_asan() || test_has_tsan()) &&
            WEXITSTATUS(d->status) != 0 && sig != SIGABRT;
 }
 

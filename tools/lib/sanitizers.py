@@ -31,19 +31,23 @@ VALGRIND = ("valgrind -q --error-exitcode=99 --num-callers=24"
 MEMCHECK = VALGRIND + " --leak-check=no --max-stackframe=3000000"
 HELGRIND = VALGRIND + " --tool=helgrind --history-level=approx"
 
+# clang's runtimes take signals, to report them; the tests look at them.
+OWN = "handle_segv=0:handle_sigbus=0:handle_abort=0"
 ASAN = "detect_leaks=1:strict_string_checks=1:detect_stack_use_after_return="
 TOOLS = {
     "asan": Tool(("gcc", "clang"), ("-Db_sanitize=address",), (
         ("", {"ASAN_OPTIONS": ASAN + "0"}),
         ("use after return, ", {"ASAN_OPTIONS": ASAN + "1"}))),
-    "lsan": Tool(("gcc", "clang"), ("-Db_sanitize=leak",), (("", {}),)),
+    "lsan": Tool(("gcc", "clang"), ("-Db_sanitize=leak",), (
+        ("", {"LSAN_OPTIONS": OWN}),)),
     "ubsan": Tool(("gcc", "clang"), ("-Db_sanitize=undefined",), (
-        ("", {"UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1"}),)),
+        ("", {"UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1:"
+              + OWN}),)),
     # At each exit it waits a second for other threads to race.
     "tsan": Tool(("gcc", "clang"), ("-Db_sanitize=thread",), (
         ("", {"TSAN_OPTIONS": "atexit_sleep_ms=20"}),)),
     "msan": Tool(("clang",), ("-Db_sanitize=memory", "--optimization=1"),
-                 (("", {}),)),
+                 (("", {"MSAN_OPTIONS": OWN}),)),
     "hardened": Tool(("gcc", "clang"), ("-Dharden=true",), (("", {}),)),
     "valgrind": Tool(("gcc",), ("-Dvalgrind=enabled",), (("", {}),),
                      wrapper=MEMCHECK, share=40),
