@@ -34,11 +34,14 @@ _NAMES = {
 }
 
 
-def _register_names():
+def _register_names(g):
     name = gdb.selected_inferior().architecture().name()
     for start in sorted(_NAMES, key=len, reverse=True):
         if name.startswith(start):
-            return _NAMES[start]
+            names = _NAMES[start]
+            if start == "arm" and greenlet_image.is_thumb(g.registers):
+                names = names | {FP: "r7"}
+            return names
     return {PC: "pc", SP: "sp"}
 
 
@@ -203,7 +206,7 @@ class _InPlace:
         self.bytes, self.old = None, {}
         _select_lwp(g.thread.tid)
         self.thread = gdb.selected_thread()
-        names = _register_names()
+        names = _register_names(g)
         missing = [n for n in g.registers if n not in names]
         if missing:
             raise gdb.GdbError(f"Registers {missing} have no name here.")

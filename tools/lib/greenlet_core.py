@@ -52,6 +52,7 @@ class Registers:
     none: int | None = None  # "in no system call": set to -1
 
 
+ARM = 40
 CPUS = {
     (62, 8): Registers(32, 112, {PC: 16, SP: 19, FP: 4, 3: 5, 6: 4, 12: 3,
                                  13: 2, 14: 1, 15: 0}, range(15), 15),
@@ -59,7 +60,7 @@ CPUS = {
                       range(7), 11),
     (183, 8): Registers(32, 112, {PC: 32, SP: 31, FP: 29,
                                   **{n: n for n in range(19, 31)}}, range(31)),
-    (40, 4): Registers(24, 72, {PC: 15, SP: 13, FP: 11}, range(15)),
+    (ARM, 4): Registers(24, 72, {PC: 15, SP: 13, FP: 11}, range(15)),
     (243, 8): Registers(32, 112, {PC: 0, SP: 2, FP: 8}, range(1, 32)),
     (21, 8): Registers(32, 112, {PC: 32, SP: 1, FP: 31}, range(32)),
     (22, 8): Registers(32, 112, {PC: 1, SP: 17, FP: 13}, range(2, 18)),
@@ -374,10 +375,13 @@ def status_note(core: Core, g: Greenlet, tid: int, delta: int) -> bytes:
     if cpu.none is not None:
         put(cpu.none, -1)
     low, high = g.sp, stack_end(core, g)
+    places = cpu.index
+    if core.machine == ARM and greenlet_image.is_thumb(g.registers):
+        places = places | {FP: 7}
     for number, value in g.registers.items():
-        if number in cpu.index:
+        if number in places:
             inside = number != PC and low <= value <= high
-            put(cpu.index[number], value + delta if inside else value)
+            put(places[number], value + delta if inside else value)
     return pack_note(core, Note(b"CORE\0", NT_PRSTATUS, bytes(data)))
 
 

@@ -20,6 +20,11 @@ VERSION = 2
 NONE = 0xFFFFFFFF
 PC, SP, FP, END = 0x100, 0x101, 0x102, 0xFFFF  # src/layout.h
 
+
+def is_thumb(registers: dict[int, int]) -> bool:
+    """On 32-bit Arm: is the frame pointer r7, and not r11?"""
+    return registers.get(PC, 0) & 1 == 1
+
 THREADS_MOST = 1 << 16
 SLABS_MOST = 1 << 20
 FOREIGN_MOST = 1 << 20
