@@ -115,8 +115,15 @@ greenlet_message backend_hop(greenlet_message m, greenlet *from, greenlet *to,
 }
 
 /* Where unwinders end: they must not go on to on_signal() and from there to
- * the place that the signal interrupted, which is history. */
-#if !defined(__GCC_HAVE_DWARF2_CFI_ASM)
+ * the place that the signal interrupted, which is history. (EHABI's directive
+ * is refused by clang's assembler in inline assembly.) */
+#if defined(__ARM_EABI__) && !defined(__clang__)
+#ifdef __GCC_HAVE_DWARF2_CFI_ASM /* for debuggers */
+#define END_OF_STACK __asm__ volatile(".cantunwind\n\t.cfi_undefined lr")
+#else
+#define END_OF_STACK __asm__ volatile(".cantunwind")
+#endif
+#elif !defined(__GCC_HAVE_DWARF2_CFI_ASM)
 #define END_OF_STACK ((void)0)
 #elif defined(__x86_64__)
 #define END_OF_STACK __asm__ volatile(".cfi_undefined rip")
