@@ -98,8 +98,10 @@ static void report(struct greenlet_thread *t, uintptr_t at, uintptr_t low,
     say_hex(&out, low);
     say_text(&out, ", ");
     say_hex(&out, high);
+    /* A prologue may touch a new frame before sp is there: Power's stdux, the
+     * probes on Arm. */
     uintptr_t sp = context_sp(context), mark = high_water(low, high);
-    uintptr_t use = sp < high ? high - sp : 0;
+    uintptr_t end = at < sp ? at : sp, use = end < high ? high - end : 0;
     say_text(&out, ")\n  high-water mark: ");
     say_dec(&out, mark);
     say_text(&out, " bytes; in use now: ");

@@ -96,7 +96,7 @@ TEST(contract_27_one_large_frame_is_told_from_recursion) {
     if (!at || sscanf(at, "high-water mark: %lu bytes; in use now: %lu", &mark,
                       &use) != 2)
         FAIL("wait status %#x: %s", death.status, death.text);
-    if (mark + 65536 >= use) /* on Arm, before sp is where it will be */
+    if (mark + 65536 >= use)
         SKIP("the compiler touches all of a frame (stack clash protection)");
     CHECK(strstr(death.text, "one large frame, most of which was never"));
     CHECK(!strstr(death.text, "less recursion"));
