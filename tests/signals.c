@@ -56,12 +56,16 @@ static void on_timer(int sig) {
     (void)sig;
 }
 
-/* glibc's functions have no CFI where they load sp. */
+/* glibc's functions have no CFI where they load sp. (The suite's own have no
+ * names in dladdr()'s eyes.) */
 static bool in_glibcs_switch(const ucontext_t *interrupted) {
-    Dl_info found;
+    Dl_info found, own;
     void *ip = (void *)context_ip(interrupted);
-    return !ip || !dladdr(ip, &found) || !found.dli_sname ||
-           strcmp(found.dli_sname, "swapcontext") == 0 ||
+    if (!ip || !dladdr(ip, &found))
+        return true;
+    if (dladdr(&all, &own) && found.dli_fbase == own.dli_fbase)
+        return false;
+    return !found.dli_sname || strcmp(found.dli_sname, "swapcontext") == 0 ||
            strcmp(found.dli_sname, "setcontext") == 0;
 }
 
@@ -212,7 +216,7 @@ static void check_unwinding(int flags) {
     test_say("%d unwound, %d frames, %d at most", (int)unwound,
              (int)frames_seen, (int)deepest_seen);
     /* There, most come when the system call in swapcontext() returns. */
-    CHECK(unwound > (glibcs ? 1 : handled));
+    CHECK(unwound > (glibcs ? handled / 100 : handled));
     CHECK(frames_seen > unwound); /* more than the handler itself */
     CHECK(deepest_seen < 200);
 }
