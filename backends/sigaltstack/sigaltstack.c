@@ -98,13 +98,23 @@ static __attribute__((noinline)) void mark(struct point *p, void *fp) {
     p->fp = fp;
 }
 
+/* What is in the register that a compiler takes for its frame pointer, if it
+ * needs one. */
+static inline __attribute__((always_inline)) void *frame_pointer(void) {
+    void *fp = __builtin_frame_address(0);
+#ifdef __s390x__ /* there that is the caller's sp */
+    __asm__ volatile("lgr %0, %%r11" : "=r"(fp));
+#endif
+    return fp;
+}
+
 /* No local is changed between sigsetjmp and its second return. */
 greenlet_message backend_hop(greenlet_message m, greenlet *from, greenlet *to,
                              bool after) {
     struct point here;
     leave(core_self, m, after);
     __builtin_unwind_init(); /* saves the callee-saved registers */
-    mark(&here, __builtin_frame_address(0));
+    mark(&here, frame_pointer());
     from->b.point = &here;
     if (sigsetjmp(here.env, 0) == 0) {
         annotate_leave(core_self, from, false);

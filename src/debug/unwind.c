@@ -442,6 +442,9 @@ static bool context_register(const void *context, unw_regnum_t r,
 #elif defined(__powerpc64__)
 #define FRAME_POINTER UNW_PPC64_R31
 #define PROGRAM_COUNTER UNW_REG_IP
+#elif defined(__s390x__)
+#define FRAME_POINTER UNW_S390X_R11
+#define PROGRAM_COUNTER UNW_REG_IP
 #elif defined(__arm__)
 /* The compilers' in Thumb code, as the return address says, and elsewhere. */
 #define FRAME_POINTER (w->ip & 1 ? UNW_ARM_R7 : UNW_ARM_R11)
