@@ -248,6 +248,21 @@ static void note_root(greenlet *g, bool there, uintptr_t stack_bytes) {
     pthread_mutex_unlock(&lock);
 }
 
+/* LeakSanitizer looks at the stack that a thread runs on: at main's, too, while
+ * another greenlet runs, from the frames that are about to be left on. */
+static void note_main(struct greenlet_thread *t, uintptr_t from,
+                      uintptr_t high) {
+    enum { REGISTERS = 512 }; /* are saved below */
+    pthread_mutex_lock(&lock);
+    if (t->note.root)
+        __lsan_unregister_root_region(t->note.root, t->note.root_bytes);
+    t->note.root = high > from ? (void *)(from - REGISTERS) : NULL;
+    t->note.root_bytes = high - from + REGISTERS;
+    if (t->note.root)
+        __lsan_register_root_region(t->note.root, t->note.root_bytes);
+    pthread_mutex_unlock(&lock);
+}
+
 /* The frames of a greenlet that dies are left without having ended. */
 static ANNOTATE_BARE void clean(uintptr_t low, uintptr_t high) {
     uintptr_t here = (uintptr_t)__builtin_frame_address(0);
@@ -283,9 +298,10 @@ bool annotate_adopt(struct greenlet_thread *t) {
 ANNOTATE_BARE void annotate_leave(struct greenlet_thread *t, greenlet *from,
                                   bool dying) {
 #if ANNOTATE_ASAN
-    uintptr_t low, high, from_bytes;
+    uintptr_t low, high, from_bytes, from_high;
     range_of(t, from, &low, &high);
     from_bytes = high - low;
+    from_high = high;
     if (dying) {
         clean(low, high);
         note_root(from, false, 0);
@@ -299,6 +315,8 @@ ANNOTATE_BARE void annotate_leave(struct greenlet_thread *t, greenlet *from,
                                    (const void *)low, high - low);
     if (!dying)
         note_root(from, true, from_bytes);
+    if (from == t->main)
+        note_main(t, (uintptr_t)__builtin_frame_address(0), from_high);
 #elif ANNOTATE_TSAN
     greenlet *to = t->current;
     if (!to->note.fiber)
@@ -325,6 +343,8 @@ ANNOTATE_BARE void annotate_arrive(struct greenlet_thread *t) {
         t->note.low = low;
         t->note.bytes = bytes;
     }
+    if (t->current == t->main)
+        note_main(t, 0, 0);
 #else
     (void)t;
 #endif

@@ -108,6 +108,8 @@ struct annotate_thread {
     bool main;
     const void *low; /* the thread's own stack, once it has been left      */
     size_t bytes;
+    void *root; /* of its frames, what LeakSanitizer knows             */
+    size_t root_bytes;
 };
 
 #define ANNOTATE_STATE(x) struct annotate_##x note

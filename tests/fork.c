@@ -2,6 +2,8 @@
  * SPDX-License-Identifier: MIT */
 #include "test.h"
 
+#include "faults.h"
+
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -348,7 +350,7 @@ static bool atfork_answers; /* whatever the environment says */
 int __real_pthread_atfork(void (*)(void), void (*)(void), void (*)(void));
 int __wrap_pthread_atfork(void (*)(void), void (*)(void), void (*)(void));
 
-static bool atfork_fails(void) {
+FAULTS_BARE static bool atfork_fails(void) {
     const char *text = getenv("GREENLET_TEST_ATFORK");
     char *end;
     unsigned long n;
@@ -359,8 +361,10 @@ static bool atfork_fails(void) {
     return atfork_requests == n || (*end == '-' && atfork_requests > n);
 }
 
-int __wrap_pthread_atfork(void (*prepare)(void), void (*parent)(void),
-                          void (*child)(void)) {
+/* ThreadSanitizer comes through here before it is ready. */
+FAULTS_BARE int __wrap_pthread_atfork(void (*prepare)(void),
+                                      void (*parent)(void),
+                                      void (*child)(void)) {
     if (atfork_fails())
         return ENOMEM;
     if (loading_child == -1) {
