@@ -347,6 +347,13 @@ static int loading_child = -1;
 static unsigned long atfork_requests;
 static bool atfork_answers; /* whatever the environment says */
 
+/* clang's ThreadSanitizer asks before the library does, and cannot fork yet. */
+#if defined(__clang__) && defined(__has_feature)
+#define TSAN_COMES_FIRST __has_feature(thread_sanitizer)
+#else
+#define TSAN_COMES_FIRST 0
+#endif
+
 int __real_pthread_atfork(void (*)(void), void (*)(void), void (*)(void));
 int __wrap_pthread_atfork(void (*)(void), void (*)(void), void (*)(void));
 
@@ -367,7 +374,7 @@ FAULTS_BARE int __wrap_pthread_atfork(void (*prepare)(void),
                                       void (*child)(void)) {
     if (atfork_fails())
         return ENOMEM;
-    if (loading_child == -1) {
+    if (loading_child == -1 && !TSAN_COMES_FIRST) {
         loading_child = -2; /* the child's own comes here, too */
         pid_t pid = fork();
         if (pid == 0) {
@@ -379,7 +386,11 @@ FAULTS_BARE int __wrap_pthread_atfork(void (*prepare)(void),
     return __real_pthread_atfork(prepare, parent, child);
 }
 
-TEST(contract_29_fork_while_loading) { CHECK_EQ(loading_child, 0); }
+TEST(contract_29_fork_while_loading) {
+    if (TSAN_COMES_FIRST)
+        SKIP("clang's ThreadSanitizer cannot fork while it is loaded");
+    CHECK_EQ(loading_child, 0);
+}
 
 /* ---- No memory for the handlers -------------------------------------------
  */

@@ -109,8 +109,8 @@ static inline __attribute__((always_inline)) void *frame_pointer(void) {
 }
 
 /* No local is changed between sigsetjmp and its second return. */
-greenlet_message backend_hop(greenlet_message m, greenlet *from, greenlet *to,
-                             bool after) {
+ANNOTATE_BARE greenlet_message backend_hop(greenlet_message m, greenlet *from,
+                                           greenlet *to, bool after) {
     struct point here;
     leave(core_self, m, after);
     __builtin_unwind_init(); /* saves the callee-saved registers */

@@ -62,8 +62,8 @@ static greenlet_message arrive(void) {
     return t->mail_after ? core_after(m) : m;
 }
 
-greenlet_message backend_hop(greenlet_message m, greenlet *from, greenlet *to,
-                             bool after) {
+ANNOTATE_BARE greenlet_message backend_hop(greenlet_message m, greenlet *from,
+                                           greenlet *to, bool after) {
     struct greenlet_thread *t = core_self;
     ucontext_t here;
     leave(t, m, after);
