@@ -82,12 +82,13 @@ struct core_seal {
 /* What few greenlets have. */
 struct greenlet_side {
     char name[48];
-    struct core_local *locals; /* GREENLET_KEYS_MAX of them, or NULL     */
-    greenlet *foreign_next;    /* the home thread's list, under its lock */
-    greenlet **foreign_link;
-    uint32_t fpu[2];                /* GREENLET_FPU: control words            */
-    struct core_counters *counters; /* GREENLET_STATS                      */
-    struct core_seal seal;          /* check level 1                       */
+    struct core_local *locals;      /* GREENLET_KEYS_MAX of them, or NULL     */
+    greenlet *foreign_next;         /* the home thread's list, under its lock */
+    greenlet **foreign_link;        /* what leads to it there               */
+    bool foreign_linked;            /* is it? Neighbours do not write this  */
+    uint32_t fpu[2];                /* GREENLET_FPU: control words          */
+    struct core_counters *counters; /* GREENLET_STATS                   */
+    struct core_seal seal;          /* check level 1                    */
 };
 
 /* ---- Counters --------------------------------------------------------- */

@@ -223,11 +223,11 @@ static void unlink_foreign(struct greenlet_side *side) {
     *side->foreign_link = side->foreign_next;
     if (side->foreign_next)
         side->foreign_next->side->foreign_link = side->foreign_link;
-    side->foreign_link = NULL;
+    side->foreign_linked = false;
 }
 
 void core_unlink_foreign(struct greenlet_thread *home, greenlet *g) {
-    if (!g->side || !g->side->foreign_link)
+    if (!g->side || !g->side->foreign_linked)
         return;
     pthread_mutex_lock(&home->lock);
     unlink_foreign(g->side);
@@ -251,6 +251,7 @@ int core_link_foreign(struct greenlet_thread *home, greenlet *g) {
         if (slab_maker(g) != home) {
             side->foreign_next = home->foreign;
             side->foreign_link = &home->foreign;
+            side->foreign_linked = true;
             if (home->foreign)
                 home->foreign->side->foreign_link = &side->foreign_next;
             home->foreign = g;

@@ -130,10 +130,6 @@ static void overflow_of_a_stack_in_parts(void *unused) {
 }
 
 TEST(contract_27_of_a_stack_that_is_several_mappings) {
-#ifdef __clang__
-    if (test_has_tsan())
-        SKIP("ThreadSanitizer itself faults then, unless run by setarch -R");
-#endif
     CHECK_DIES(overflow_of_a_stack_in_parts, NULL, SIGSEGV, "in-parts");
 }
 
