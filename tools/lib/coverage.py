@@ -19,6 +19,8 @@ MEASURED = ("src/", "backends/")
 PYTHON = "/usr/bin/python3"  # Debian's, for which its modules are
 # Tests of tools; those of the installation run copies, which do not count.
 TOOL_SUITES = ("debuggers", "packaging")
+# Link the library's archive themselves, without what counts; run no tool.
+NO_TOOLS = ("install", "inline")
 
 
 def ranges(lines: list[int]) -> str:
@@ -121,14 +123,18 @@ def run(options: argparse.Namespace, runner: type) -> list:
         old.unlink()
     cases = runner(path, "coverage, ", options, slow=True,
                    suite="suite").run()
-    text = table(c_lines(path))
+    python = ""
     if not options.backend and not options.names:
         folder = path / "python"
         environment.update(watch_python(folder))
         for suite in TOOL_SUITES:
-            cases += runner(path, "coverage, ", options, slow=True,
-                            suite=suite, environment=environment).run()
-        text += "\n\n" + table(python_lines(folder))
+            tests = runner(path, "coverage, ", options, slow=True,
+                           suite=suite, environment=environment)
+            tests.tests = [test for test in tests.tests
+                           if test["name"].split(" / ")[-1] not in NO_TOOLS]
+            cases += tests.run()
+        python = "\n\n" + table(python_lines(folder))
+    text = table(c_lines(path)) + python
     (path / "coverage.md").write_text(text + "\n")
     say(f"\n{text}\n(also in {path.relative_to(common.ROOT)}/coverage.md)")
     return cases

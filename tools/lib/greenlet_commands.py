@@ -508,11 +508,33 @@ def without_doubles(text):
         line.endswith(lost) and line.removesuffix(lost) in known))
 
 
+def _library_folders():
+    """Where its sources were, if there is debug information of it."""
+    symbol = gdb.lookup_global_symbol("greenlet_switch")
+    if not symbol or not symbol.symtab:
+        return ()
+    root = os.path.dirname(os.path.dirname(symbol.symtab.fullname()))
+    return tuple(os.path.join(root, folder, "")
+                 for folder in ("src", "backends", "arch"))
+
+
+def _is_library(frame, folders):
+    """By its file: a build without optimisation has frames of any static
+    function. Without debug information by its name, of those that there are
+    then."""
+    name = frame.name() or ""
+    symtab = frame.find_sal().symtab
+    if name.startswith(("greenlet_", "swapcontext")):
+        return True
+    if symtab and folders:
+        return symtab.fullname().startswith(folders)
+    return name.startswith(("switch_slow", "mark"))
+
+
 def _first():
     frame, level = gdb.newest_frame(), 0
-    while frame and (frame.name() or "").startswith(
-            ("greenlet_", "core_", "backend_", "arch_", "switch_slow",
-             "swapcontext", "mark")):
+    folders = _library_folders()
+    while frame and _is_library(frame, folders):
         if frame.older() is None:
             return 0
         frame, level = frame.older(), level + 1
