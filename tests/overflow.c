@@ -20,6 +20,7 @@ static greenlet *a, *b;
 /* Each frame is touched and used after the call: no tail call. */
 __attribute__((noinline)) static intptr_t run_away(intptr_t n) {
     volatile char hole[400];
+    __asm__ volatile("" : : "r"(hole) : "memory"); /* all of it is needed */
     hole[0] = (char)n;
     hole[399] = (char)n;
     if (n < 0)

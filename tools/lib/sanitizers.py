@@ -8,7 +8,6 @@ import argparse
 import dataclasses
 import os
 import shutil
-import subprocess
 
 import common
 from common import Problem, say
@@ -55,9 +54,6 @@ TOOLS = {
     "helgrind": Tool(("gcc",), ("-Dvalgrind=enabled",), (("", {}),),
                      wrapper=HELGRIND, share=40),
 }
-# clang 14's ThreadSanitizer faults itself when main's stack overflows, but where
-# addresses are not chosen at random.
-FIXED_LAYOUT = "setarch -R"
 BOTH = {"gcc": "g++", "clang": "clang++"}
 
 
@@ -67,10 +63,6 @@ def run_tool(name: str, compiler: str, options: argparse.Namespace,
     tool = TOOLS[name]
     # Valgrind's two tools share a build.
     folder = "test-valgrind" if tool.wrapper else f"test-{name}-{compiler}"
-    around = tool.wrapper
-    if (name, compiler) == ("tsan", "clang") and subprocess.run(
-            [*FIXED_LAYOUT.split(), "true"], check=False).returncode == 0:
-        around = FIXED_LAYOUT
     path = common.build(
         folder, ["-Dvariants=true", "-Dwerror=true", "-Dbenchmarks=disabled",
                  "-Dexamples=disabled", "-Db_lundef=false",
@@ -84,7 +76,7 @@ def run_tool(name: str, compiler: str, options: argparse.Namespace,
                        "GREENLET_TEST_SHARE": str(tool.share),
                        "GREENLET_TEST_TIMEOUT_FACTOR": "20"}
         suite = runner(path, prefix, options, slow=True, suite="suite",
-                       environment=environment, wrapper=around)
+                       environment=environment, wrapper=tool.wrapper)
         cases += suite.run()
         if options.names or suite.interrupted:
             continue
