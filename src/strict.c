@@ -72,7 +72,7 @@ void strict_close(struct greenlet_thread *t, const greenlet *origin) {
 /* ---- The fault ---------------------------------------------------------- */
 
 struct search {
-    const struct greenlet_thread *t;
+    struct greenlet_thread *t;
     uintptr_t at;
     greenlet *found;
 };
@@ -88,22 +88,31 @@ static bool has_address(greenlet *g, void *arg) {
     return s->found != NULL;
 }
 
+/* Among those that live with s->t: made there or elsewhere. */
+static bool lives_with(struct greenlet_thread *self, struct search *s) {
+    struct greenlet_thread *t = s->t;
+    bool locked = t != self && pthread_mutex_trylock(&t->lock) == 0;
+    if (!slab_visit(t, has_address, s) && (locked || t == self))
+        for (greenlet *g = t->foreign; g && !s->found;
+             g = g->side->foreign_next)
+            has_address(g, s);
+    if (locked)
+        pthread_mutex_unlock(&t->lock);
+    return s->found != NULL;
+}
+
 /* Whose stack is it? Other threads are looked at without their leave: what is
  * closed belongs to somebody who does not run. */
 static greenlet *owner_of(struct greenlet_thread *self, uintptr_t at,
                           struct greenlet_thread **home) {
     struct search s = {self, at, NULL};
     *home = self;
-    if (slab_visit(self, has_address, &s))
-        return s.found;
-    for (greenlet *g = self->foreign; g && !s.found; g = g->side->foreign_next)
-        has_address(g, &s);
-    if (s.found || pthread_mutex_trylock(&core_threads_lock) != 0)
+    if (lives_with(self, &s) || pthread_mutex_trylock(&core_threads_lock) != 0)
         return s.found;
     for (struct greenlet_thread *t = core_threads; t && !s.found; t = t->next)
         if (t != self && t->strict) {
             s.t = *home = t;
-            slab_visit(t, has_address, &s);
+            lives_with(self, &s);
         }
     pthread_mutex_unlock(&core_threads_lock);
     return s.found;

@@ -1098,6 +1098,59 @@ TEST(contract_28_strict_names_both_sides) {
     CHECK(strstr(death.text, " checks_culprit+") != NULL);
 }
 
+/* The same, where the owner lives in another thread, which has made it or not;
+ * and where it lives in this one, and the other has made it. */
+enum strict_owner { MADE_THERE, MADE_HERE_FOR_THERE, MADE_THERE_FOR_HERE };
+static struct test_gate strict_gate;
+static greenlet *strict_main[2], *strict_given; /* here, there */
+
+static greenlet *waiter_of(greenlet *parent) {
+    greenlet_options o = GREENLET_OPTIONS_INIT;
+    o.parent = parent;
+    o.name = "waiter";
+    greenlet *g = greenlet_new(entry_waits, &o);
+    CHECK(g != NULL);
+    return g;
+}
+
+static void *strict_there(void *how) {
+    strict_main[1] = greenlet_current();
+    if (I(how) == MADE_THERE)
+        strict_given = waiter_of(NULL);
+    else if (I(how) == MADE_THERE_FOR_HERE)
+        strict_given = waiter_of(strict_main[0]);
+    gate_reach(&strict_gate, 1);
+    gate_wait(&strict_gate, 2);
+    if (I(how) != MADE_THERE_FOR_HERE)
+        go(strict_given, 3);
+    gate_reach(&strict_gate, 3);
+    for (;;)
+        pause();
+    return NULL;
+}
+
+static void use_another_threads_stack(void *how) {
+    setenv("GREENLET_CHECK", "strict", 1);
+    strict_main[0] = greenlet_current();
+    test_thread(strict_there, how);
+    gate_wait(&strict_gate, 1);
+    if (I(how) == MADE_HERE_FOR_THERE)
+        strict_given = waiter_of(strict_main[1]);
+    gate_reach(&strict_gate, 2);
+    gate_wait(&strict_gate, 3);
+    if (I(how) == MADE_THERE_FOR_HERE)
+        go(strict_given, 3);
+    go(spawn_named(entry_does_it, "culprit"), 4);
+}
+
+TEST(contract_28_strict_names_owners_of_other_threads) {
+    if (test_has_asan())
+        SKIP("AddressSanitizer's handler takes the signal");
+    for (intptr_t how = MADE_THERE; how <= MADE_THERE_FOR_HERE; how++)
+        CHECK_DIES(use_another_threads_stack, V(how), SIGSEGV,
+                   "strict: 'culprit'", "the stack of suspended 'waiter'");
+}
+
 static void note_accesses(void *unused) {
     (void)unused;
     setenv("GREENLET_CHECK", "strict", 1);

@@ -60,6 +60,7 @@ struct exidx_row {
 
 struct module {
     char *name;
+    bool is_program;
     uintptr_t bias;
     const struct fde_table *table; /* NULL: none that we can read */
     const struct exidx_row *index; /* on ARM; NULL: none                */
@@ -100,11 +101,13 @@ static void *grown(void *array, unsigned n, unsigned *room, size_t size) {
     return bigger;
 }
 
+static const char PROGRAM[] = "/proc/self/exe";
+
 static char *module_name(const char *name) {
     char path[4096];
     if (*name)
         return strdup(name);
-    ssize_t n = readlink("/proc/self/exe", path, sizeof path - 1);
+    ssize_t n = readlink(PROGRAM, path, sizeof path - 1);
     path[n > 0 ? n : 0] = 0;
     return strdup(path);
 }
@@ -121,6 +124,7 @@ static int add_module(struct dl_phdr_info *info, size_t size, void *arg) {
     m->modules = modules;
     struct module *module = &modules[m->n_modules];
     *module = (struct module){.name = module_name(info->dlpi_name),
+                              .is_program = !*info->dlpi_name && !m->n_modules,
                               .bias = info->dlpi_addr};
     for (unsigned i = 0; i < info->dlpi_phnum; i++) {
         const ElfW(Phdr) *p = &info->dlpi_phdr[i];
@@ -664,7 +668,9 @@ static const char *name_of(struct view *v, uintptr_t ip, char *text, size_t n,
     size_t distance;
     uintptr_t start, end;
     bool is_signal;
-    if (!m || !symbol_at(m->name, ip - m->bias, text, n, &distance))
+    /* The program's file may have another name now, or none. */
+    if (!m || !symbol_at(m->is_program ? PROGRAM : m->name, ip - m->bias, text,
+                         n, &distance))
         return NULL;
     /* (Entry trampolines have an instruction before their symbol.) */
     if (fde_of(v, ip, &start, &end, &is_signal) && ip - distance - start > 4)
