@@ -181,6 +181,10 @@ static void *later_thread(void *unused) {
 }
 
 TEST(contract_29_new_threads_in_the_child) {
+#ifndef __clang__
+    if (test_tool("lsan"))
+        SKIP("gcc's LeakSanitizer joins the parent's threads in the child");
+#endif
     if (test_has_tsan())
         SKIP("TSan has no threads in the child of a process with threads");
     if (test_is_emulated())
