@@ -404,16 +404,19 @@ void annotate_call(void) {
 
 #endif
 
-void greenlet_annotate_looking(void) {
+void annotate_looking(void) {
 #if ANNOTATE_VALGRIND
-    VALGRIND_DISABLE_ERROR_REPORTING;
+    if (annotate_watching)
+        VALGRIND_DISABLE_ERROR_REPORTING;
 #endif
 }
 
-void greenlet_annotate_looked(void *p, size_t n) {
+void annotate_looked(void *p, size_t n) {
 #if ANNOTATE_VALGRIND
-    VALGRIND_MAKE_MEM_DEFINED(p, n);
-    VALGRIND_ENABLE_ERROR_REPORTING;
+    if (annotate_watching) {
+        VALGRIND_MAKE_MEM_DEFINED(p, n);
+        VALGRIND_ENABLE_ERROR_REPORTING;
+    }
 #elif ANNOTATE_MSAN
     __msan_unpoison(p, n);
 #endif

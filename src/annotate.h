@@ -177,6 +177,8 @@ greenlet_entry *annotate_entry(greenlet_entry *entry);
 
 #define annotate_adopt greenlet_annotate_adopt
 #define annotate_watching greenlet_annotate_watching
+#define annotate_looking greenlet_annotate_looking
+#define annotate_looked greenlet_annotate_looked
 #define annotate_saving greenlet_annotate_saving
 #define annotate_saved greenlet_annotate_saved
 #define annotate_open greenlet_annotate_open
@@ -193,19 +195,14 @@ bool annotate_adopt(struct greenlet_thread *t);
 extern bool annotate_watching;
 
 /* Checks are about to read stacks, also where nobody has written; of that came
- * the bytes [p, p + n), the last of them ending it. They nest. */
-void greenlet_annotate_looking(void);
-void greenlet_annotate_looked(void *p, size_t n);
+ * the bytes [p, p + n), the last of them ending it. They nest. Where nobody
+ * would report it (annotate_reads false) they may be left out. */
+void annotate_looking(void);
+void annotate_looked(void *p, size_t n);
 #if ANNOTATE_VALGRIND
-#define annotate_looking()                                                     \
-    (__builtin_expect(annotate_watching, 0) ? greenlet_annotate_looking()      \
-                                            : (void)0)
-#define annotate_looked(p, n)                                                  \
-    (__builtin_expect(annotate_watching, 0) ? greenlet_annotate_looked(p, n)   \
-                                            : (void)0)
+#define annotate_reads annotate_watching
 #else
-#define annotate_looking greenlet_annotate_looking
-#define annotate_looked greenlet_annotate_looked
+#define annotate_reads ANNOTATE_MSAN
 #endif
 
 /* Bytes of a suspended stack are about to be saved, whatever is between them:
@@ -269,6 +266,7 @@ int annotate_swapcontext(void *from, const void *to);
 #else
 
 #define annotate_adopt(t) false
+#define annotate_reads false
 #define annotate_looking() ((void)0)
 #define annotate_looked(p, n) ((void)0)
 #define annotate_saving() ((void)0)

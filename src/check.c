@@ -251,7 +251,7 @@ static inline const void *bytes_at(const struct stack_image *s, uintptr_t at) {
     return at - s->sp < s->saved ? s->slice + (at - s->sp) : (const void *)at;
 }
 
-static ANNOTATE_BARE ANNOTATE_READER uintptr_t
+static inline ANNOTATE_BARE ANNOTATE_READER uintptr_t
 word_at(const struct stack_image *s, uintptr_t at) {
     uintptr_t word;
     __builtin_memcpy(&word, bytes_at(s, at), sizeof(word)); /* no call */
@@ -404,19 +404,29 @@ static __attribute__((noinline)) bool examine_all(struct greenlet_thread *t,
                                                   greenlet *g, int level,
                                                   greenlet_finding *f) {
     struct stack_image s;
-    return check_pointers(t, g, &s, f) || check_seal(t, g, &s, f) ||
+    return check_pointers(t, g, &s, f) ||
+           (level >= 1 && check_seal(t, g, &s, f)) ||
            (level >= 2 && check_frames(t, g, f));
+}
+
+/* The same for a tool that minds what is read. */
+static __attribute__((cold, noinline)) bool
+examine_watched(struct greenlet_thread *t, greenlet *g, int level,
+                greenlet_finding *f) {
+    annotate_looking();
+    bool bad = examine_all(t, g, level, f);
+    annotate_looked(f, sizeof(*f));
+    return bad;
 }
 
 static inline __attribute__((always_inline)) bool
 examine(struct greenlet_thread *t, greenlet *g, int level,
         greenlet_finding *f) {
     struct stack_image s; /* in registers */
-    annotate_looking();
-    bool bad = likely(level < 1) ? check_pointers(t, g, &s, f)
-                                 : examine_all(t, g, level, f);
-    annotate_looked(f, sizeof(*f));
-    return bad;
+    if (unlikely(annotate_reads))
+        return examine_watched(t, g, level, f);
+    return likely(level < 1) ? check_pointers(t, g, &s, f)
+                             : examine_all(t, g, level, f);
 }
 
 /* ---- At a switch -------------------------------------------------------- */
